@@ -1,0 +1,45 @@
+# Two commands: `make replicate` and `make test`. Both make and reuse .venv from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+# N2N_DATA=/path/to/data runs on real images; EPOCHS=n and SEEDS=0,1,2 change the budget.
+N2N_DATA ?=
+EPOCHS ?=
+SEEDS ?=
+DEVICE ?=
+
+.PHONY: replicate test check install lock clean
+
+replicate: $(READY)
+	@$(VENV)/bin/n2n replicate $(if $(N2N_DATA),--data "$(N2N_DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+
+test: $(READY)
+	$(if $(N2N_DATA),N2N_DATA="$(abspath $(N2N_DATA))") $(VENV)/bin/python -m pytest
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@echo "n2n: making the virtual environment $(VENV) (two minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "n2n: Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "n2n: installing the exact versions of requirements.lock"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "n2n: installing n2n itself"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lock: $(READY)
+	@{ sed '/^[^#]/,$$d' requirements.lock; \
+	  $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > .lock.new
+	@mv .lock.new requirements.lock
+
+clean:
+	rm -rf _build book/executed results/demo results/work

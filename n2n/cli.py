@@ -1,0 +1,254 @@
+"""The ``n2n`` command. Each command imports what it needs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from n2n import __version__
+from n2n.errors import N2NError
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Group(click.Group):
+    """Prints what a user has to mend in one line, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command; an `N2NError` ends the program with exit code 1."""
+        try:
+            return super().invoke(context)
+        except N2NError as error:
+            click.echo(f"n2n: {error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("n2n: interrupted; the same command continues where it stopped.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Noise-to-norm reconstruction for anomaly detection: a replication.
+
+    Images are expected at ROOT/DATASET/CATEGORY, for example data/MPDD/bracket_white or
+    data/VisA/fryum (with data/VisA/split_csv/1cls.csv), or parts of your own in MVTec AD layout:
+    train/good, test/good, test/DEFECT, ground_truth/DEFECT/NAME_mask.png.
+    """
+
+
+@main.command("demo-data")
+@click.argument("directory", type=FOLDER)
+@click.option("--seed", default=0, show_default=True, help="Other seeds give other images.")
+@click.option("--size", default=256, show_default=True, help="Pixels along each side.")
+def demo_data(directory: Path, seed: int, size: int) -> None:
+    """Generate the demonstration data in DIRECTORY/demo.
+
+    Painted metal parts, drawn by a program, with defects and their pixel masks.
+    """
+    from n2n.demo_data import generate
+
+    click.echo(generate(directory, seed=seed, size=size))
+
+
+@main.command()
+@click.argument("root", type=FOLDER)
+def check(root: Path) -> None:
+    """List the categories in ROOT and everything that is wrong with their images.
+
+    Reads every image and mask, and compares the counts with the published ones. The exit code is
+    1 where anything is missing, unreadable or of the wrong size.
+    """
+    from n2n.data import check as check_data
+
+    reports = check_data(root)
+    click.echo(f"{'category':<28}{'train':>7}{'good':>7}{'anomalous':>11}  state")
+    for report in reports:
+        name = f"{report.dataset}/{report.category}"
+        state = "as published" if report.expected else "own data, readable"
+        if report.problems:
+            state = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
+        counts = f"{report.train:>7}{report.test_good:>7}{report.test_anomalous:>11}"
+        click.echo(f"{name:<28}{counts}  {state}")
+    problems = [problem for report in reports for problem in report.problems]
+    for problem in problems:
+        click.echo(f"  - {problem}", err=True)
+    if problems:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--data", type=FOLDER, required=True, envvar="N2N_DATA", help="Root of the images.")
+@click.option("--dataset", required=True, help="Folder below the root: MPDD, VisA, demo, ...")
+@click.option("--category", required=True, help="Folder below the data set: bracket_white, ...")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--preset",
+    type=click.Choice(["paper", "replication", "demo"]),
+    default="replication",
+    show_default=True,
+    help="paper: every value as printed; replication: what we stand behind; demo: minutes.",
+)
+@click.option("--noise", type=float, help="The coefficient lambda of Eq. (1).")
+@click.option("--no-attention", is_flag=True, help="The ablation of Table 5.")
+@click.option("--epochs", type=int, help="At most so many; the learning rate falls over them.")
+@click.option("--batch-size", type=int, help="Images per step.")
+@click.option("--width", type=int, help="Channels at full resolution.")
+@click.option("--image-size", type=int, help="Pixels along each side.")
+@click.option("--learning-rate", type=float, help="The initial one.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Any other setting, repeatable."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--precision", default="auto", show_default=True, help="auto, float32, bfloat16.")
+@click.option("--compile/--no-compile", "compile_network", default=None, help="Default: on a GPU.")
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def run(
+    data: Path,
+    dataset: str,
+    category: str,
+    seed: int,
+    preset: str,
+    noise: float | None,
+    no_attention: bool,
+    epochs: int | None,
+    batch_size: int | None,
+    width: int | None,
+    image_size: int | None,
+    learning_rate: float | None,
+    changes: tuple[str, ...],
+    device: str,
+    precision: str,
+    compile_network: bool | None,
+    results: Path,
+    quiet: bool,
+) -> None:
+    """Train and measure one category, and write its run record.
+
+    A run that was interrupted continues from its checkpoint; a record that is complete is shown,
+    not run again.
+    """
+    from n2n.experiment import run_experiment
+    from n2n.settings import budget, make_settings
+
+    settings = make_settings(
+        preset,
+        noise=noise,
+        attention=False if no_attention else None,
+        batch_size=batch_size,
+        width=width,
+        image_size=image_size,
+        learning_rate=learning_rate,
+        **budget(epochs),
+        **dict(_parse_setting(text) for text in changes),
+    )
+    record = run_experiment(
+        data,
+        dataset,
+        category,
+        settings,
+        seed=seed,
+        results=results,
+        device=device,
+        precision=precision,
+        compile_network=compile_network,
+        progress=not quiet,
+    )
+    for level in ("image", "pixel"):
+        low, high = record.interval(level)
+        click.echo(
+            f"{level:<6} AUROC {100 * record.metric(level):6.2f} %  "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        )
+    click.echo(f"record {record.folder}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A run's folder, or its weights.pt.",
+)
+@click.option("--out", type=FOLDER, required=True, help="Where to write.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--precision", default="auto", show_default=True, help="auto, float32, bfloat16.")
+def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, precision: str) -> None:
+    """Score IMAGES with a trained network.
+
+    Writes for each image a heat map and an overlay of the predicted pixels, and scores.csv.
+    """
+    from n2n.inference import detect_files
+
+    table = detect_files(images, source, out, device=device, precision=precision)
+    click.echo(table.to_string(index=False, float_format="%.4f"))
+    click.echo(f"written to {out}")
+
+
+@main.command()
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="Where to write.")
+@click.option("--preset", default="replication", show_default=True, help="Whose runs to show.")
+def tables(results: Path, out: Path, preset: str) -> None:
+    """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
+    from n2n.tables import summary, write_tables
+
+    for path in write_tables(results, out, preset):
+        click.echo(path)
+    click.echo(summary(results, preset).drop(columns="shows").to_string(index=False))
+
+
+@main.command()
+def audit() -> None:
+    """Recompute every average and claimed difference of the paper from its printed cells."""
+    from n2n.paper import audit as audit_paper
+
+    checks = audit_paper()
+    failed = checks[~checks["holds"]]
+    for row in failed.itertuples():
+        click.echo(
+            f"- {row.what}: printed {row.printed}, recomputed {row.recomputed}. {row.remark}"
+        )
+    click.echo(f"{len(checks)} checks, {len(failed)} do not hold.")
+
+
+@main.command()
+@click.option("--data", type=FOLDER, help="Root of MPDD and VisA; without it, the demonstration.")
+@click.option("--epochs", type=int, help="A smaller budget for each run.")
+@click.option("--seeds", default="0", show_default=True, help="Separated by commas.")
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def replicate(
+    data: Path | None, epochs: int | None, seeds: str, results: Path, device: str
+) -> None:
+    """Run all notebooks through papermill and build the book.
+
+    In the project's folder; the tables show every record in the results folder.
+    """
+    from n2n.study import replicate as run_all
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise N2NError(f"--seeds {seeds} must be numbers separated by commas.") from error
+    page = run_all(data, results=results, seeds=numbers, epochs=epochs, device=device)
+    click.echo(f"\nThe book is ready. Open {page}")
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """``NAME=VALUE`` with the value as JSON where it is JSON, else as text."""
+    import json
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise N2NError(f"--set {text} is not of the form NAME=VALUE.")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value

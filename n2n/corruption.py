@@ -1,0 +1,50 @@
+"""Eq. (1): an image blended with Gaussian noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from n2n.settings import Settings
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Images as uint8 0..255 to floats on [-1, 1]: mean 0.5 and deviation 0.5 (Section 3.1)."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Normalised images on [-1, 1] back to [0, 1]."""
+    return images * 0.5 + 0.5
+
+
+def corrupt(x0: Tensor, epsilon: Tensor, noise: float) -> Tensor:
+    """Eq. (1): ``x = (1 - lambda) x0 + lambda epsilon``.
+
+    Args:
+        x0: normalised images, (N, 3, H, W).
+        epsilon: noise of a shape that broadcasts against ``x0``; see `draw_noise`.
+        noise: the coefficient lambda, from 0 (the image) to 1 (only noise).
+    """
+    return (1.0 - noise) * x0 + noise * epsilon
+
+
+def draw_noise(shape: tuple[int, ...], settings: Settings, generator: torch.Generator) -> Tensor:
+    """The epsilon of Eq. (1), from N(0.5, 0.5) unless the settings say otherwise.
+
+    The second parameter is read as a standard deviation, as in the normalisation of the same
+    paragraph. It is drawn on the generator's device.
+    """
+    epsilon = torch.randn(shape, generator=generator, device=generator.device)
+    return epsilon.mul_(settings.noise_std).add_(settings.noise_mean)
+
+
+def fixed_noise(settings: Settings, draw: int = 0) -> Tensor:
+    """The noise field that validation and detection put on every image, (1, 3, H, W).
+
+    One field for all images makes their scores comparable and free of the order and the size of
+    the batches; it is drawn on the CPU, so that every device sees the same.
+    """
+    generator = torch.Generator().manual_seed(1_000_003 + draw)
+    side = settings.image_size
+    return draw_noise((1, 3, side, side), settings, generator)

@@ -1,0 +1,85 @@
+"""From a trained network to anomaly maps and image scores (Section 3.3, last sentence)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
+from n2n.device import memory_errors, precision_context
+from n2n.loss import error_map
+from n2n.settings import Settings
+
+IMAGE_SCORES = ("max", "mean", "top1%")
+
+
+@dataclass
+class Detection:
+    """What a network sees in a set of images; all tensors on the CPU."""
+
+    maps: Tensor  # float32, (N, S, S): the error of Eq. (9) at each pixel
+    reconstructions: Tensor  # uint8, (N, 3, S, S), of the first noise draw
+
+
+@torch.inference_mode()
+def detect(
+    network: nn.Module,
+    images: Tensor,
+    settings: Settings,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> Detection:
+    """Reconstruct corrupted images and map the error of each pixel.
+
+    The paper does not say whether test images are corrupted; a network that was trained on noisy
+    images is given noisy images here, too, with one fixed noise field per draw for all of them.
+
+    Args:
+        network: as trained, in evaluation mode.
+        images: uint8, (N, 3, S, S).
+        settings: of the training; ``noise_draws`` maps are averaged.
+        device: where the network is.
+        precision: of the convolutions.
+        batch_size: changes the speed and the memory, not the result.
+        progress: show a bar on stderr.
+    """
+    noises = [fixed_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
+    maps = torch.empty(len(images), *images.shape[-2:])
+    reconstructions = torch.empty_like(images, device="cpu")
+    bar = tqdm(total=len(images), desc="detecting", unit="image", disable=not progress)
+    with memory_errors("close other programs or use the CPU"), bar:
+        for begin in range(0, len(images), batch_size):
+            batch = slice(begin, begin + batch_size)
+            x0 = normalise(images[batch].to(device))
+            total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
+            for draw, noise in enumerate(noises):
+                x = corrupt(x0, noise, settings.noise)
+                with precision_context(device, precision):
+                    reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+                total += error_map(reconstruction, x0, settings)
+                if draw == 0:
+                    unit = to_unit(reconstruction.float()).clamp(0, 1)
+                    reconstructions[batch] = (unit * 255).round().to(torch.uint8).cpu()
+            maps[batch] = (total / len(noises)).cpu()
+            bar.update(len(x0))
+    return Detection(maps, reconstructions)
+
+
+def image_scores(maps: Tensor) -> dict[str, Tensor]:
+    """Every image score that the paper's silence allows, (N,) each, from maps (N, S, S).
+
+    The largest value, the mean, and the mean of the largest hundredth of the pixels.
+    """
+    flat = maps.flatten(1)
+    top = max(flat.shape[1] // 100, 1)
+    return {
+        "max": flat.amax(1),
+        "mean": flat.mean(1),
+        "top1%": flat.topk(top, dim=1).values.mean(1),
+    }

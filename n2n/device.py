@@ -1,0 +1,127 @@
+"""The machine: which device, which precision, and what to say when its memory is short."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import platform
+import sys
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from n2n.errors import N2NError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """'auto' is the first CUDA device where there is one, Apple's MPS next, else the CPU.
+
+    Raises:
+        N2NError: where a named device is unknown or not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise N2NError(
+            f"The device {name!r} cannot be used here; choose 'cpu' or 'auto', "
+            "or install a build of PyTorch for it."
+        ) from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the network's convolutions: 'float32', 'bfloat16' or 'auto'.
+
+    'auto' is bfloat16 where the device multiplies it in hardware. Weights, optimiser, loss and
+    maps are float32 in any case.
+
+    Raises:
+        N2NError: for another name.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = device.type == "cpu" and _cpu_has_bf16()
+        return torch.bfloat16 if fast else torch.float32
+    if name not in ("float32", "bfloat16"):
+        raise N2NError(f"There is no precision {name!r}; choose auto, float32 or bfloat16.")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to ``dtype``; does nothing for float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let glibc keep what a training step frees for the next one; elsewhere, do nothing.
+
+    Activations of many megabytes are otherwise returned to the system and zeroed page by page in
+    each step, which nearly doubles its time on a CPU.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(arena_max, 1)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turn a failed allocation, on the GPU or the CPU, into one sentence with ``advice``.
+
+    Raises:
+        N2NError: in place of the allocator's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise N2NError(f"The GPU's memory is too small for this run; {advice}.") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+            raise
+        raise N2NError(f"This machine's memory is too small for this run; {advice}.") from error
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for a run record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cores = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count()
+    return f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The largest memory held so far in MiB: the GPU's allocations, or the process's own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

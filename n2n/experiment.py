@@ -1,0 +1,213 @@
+"""One cell of a table: data, training, detection, metrics, record."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from n2n import metrics
+from n2n.data import Category, load_category
+from n2n.detection import Detection, detect, image_scores
+from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
+from n2n.errors import N2NError
+from n2n.network import MNet
+from n2n.records import Record, RunKey, provenance, read_record, write_record
+from n2n.settings import Settings, settings_from_dict, variant
+from n2n.training import Trained, build_network, split_validation, train
+
+WEIGHTS = "weights.pt"
+
+
+def run_experiment(
+    data: str | Path | None,
+    dataset: str,
+    category: str,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    results: Path = Path("results"),
+    device: str = "auto",
+    precision: str = "auto",
+    compile_network: bool | None = None,
+    progress: bool = True,
+) -> Record:
+    """Train and measure one category, or return the record of it that is there already.
+
+    Args:
+        data: root of the data sets; the images are in ``data/dataset/category``. None only takes
+            the record that is there.
+        dataset: folder's name, for example MPDD.
+        category: folder's name, for example bracket_white.
+        settings: see `Settings`.
+        seed: of everything random.
+        results: folder of the records; see `n2n.records`.
+        device: 'auto', 'cpu', 'cuda', ...
+        precision: 'auto', 'float32' or 'bfloat16'.
+        compile_network: use ``torch.compile``; None does so on a GPU.
+        progress: show progress bars on stderr.
+
+    Raises:
+        N2NError: where something outside the program is wrong; a run that was interrupted
+            continues from its checkpoint when it is started again.
+    """
+    began = time.monotonic()
+    key = RunKey(dataset, category, "n2n", variant(settings), seed)
+    if (key.folder(results) / "record.json").exists():
+        if progress:
+            print(f"{key.folder(results)} is complete: not run again", file=sys.stderr)
+        return read_record(key.folder(results))
+
+    if data is None:
+        raise N2NError(
+            f"There is no record {key.folder(results)}; name the root of the data sets to make it."
+        )
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    if compile_network is None:
+        compile_network = where.type == "cuda"
+    images = load_category(
+        Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
+        progress=progress,
+    )  # fmt: skip
+    trained = train(
+        images.train,
+        settings,
+        seed,
+        where,
+        dtype,
+        checkpoint=key.work(results) / "checkpoint.pt",
+        compile_network=compile_network,
+        progress=progress,
+        label=f"{dataset}/{category} {key.variant} seed {seed}",
+    )
+    detected = detect(trained.network, images.test, settings, where, dtype, progress=progress)
+    untrained = detect(
+        build_network(settings, seed, where), images.test, settings, where, dtype, progress=False
+    )
+    # What held-out normal images reach at most is where a prediction begins: no test label is used.
+    _, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
+    normal = detect(trained.network, images.train[held_out], settings, where, dtype, progress=False)
+
+    content = _measure(images, detected, settings)
+    content |= {
+        "untrained": _point_metrics(images, untrained, settings),
+        "threshold": {
+            "image": float(image_scores(normal.maps)[settings.image_score].max()),
+            "pixel": float(normal.maps.max()),
+        },
+        "settings": settings.as_dict(),
+        "training": {
+            "epochs": len(trained.history),
+            "best_epoch": trained.best_epoch,
+            "stopped": trained.stopped,
+            "seconds": round(trained.seconds, 1),
+        },
+        "data": {
+            "fingerprint": images.fingerprint,
+            "train": len(images.train),
+            "test_good": int((~images.labels).sum()),
+            "test_anomalous": int(images.labels.sum()),
+        },
+        "provenance": provenance()
+        | {
+            "device": describe(where),
+            "precision": str(dtype).removeprefix("torch."),
+            "compiled": compile_network,
+            "wall_seconds": round(time.monotonic() - began, 1),
+            "peak_memory_mib": round(peak_memory_mib(where)),
+        },
+    }
+
+    def write_files(folder: Path) -> None:
+        _write_files(folder, images, detected, trained, content)
+
+    record = write_record(key, results, content, write_files)
+    shutil.rmtree(key.work(results), ignore_errors=True)
+    return record
+
+
+def load_network(path: Path, device: torch.device) -> tuple[MNet, Settings, dict[str, float]]:
+    """The network, settings and thresholds of a run's folder or its ``weights.pt``.
+
+    Raises:
+        N2NError: where the file is missing or not such a file.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    try:
+        saved = torch.load(file, map_location=device, weights_only=True)
+        settings = settings_from_dict(saved["settings"])
+        network = build_network(settings, 0, device)
+        network.load_state_dict(saved["network"])
+        threshold = {name: float(value) for name, value in saved["threshold"].items()}
+    except FileNotFoundError as error:
+        raise N2NError(
+            f"There are no weights {file} (they are not committed); "
+            "train them with `n2n run` on this machine."
+        ) from error
+    except Exception as error:  # a foreign file can fail in many ways
+        raise N2NError(
+            f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
+        ) from error
+    network.eval()
+    return network, settings, threshold
+
+
+def _point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
+    scores = image_scores(detected.maps)[settings.image_score]
+    return {
+        "image": metrics.image_metrics(scores.numpy(), images.labels.numpy()),
+        "pixel": metrics.pixel_metrics(detected.maps.numpy(), images.masks.numpy()),
+    }
+
+
+def _measure(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
+    labels = images.labels.numpy()
+    every_score = {name: s.numpy() for name, s in image_scores(detected.maps).items()}
+    return {
+        "metrics": _point_metrics(images, detected, settings),
+        "intervals": {
+            "image": metrics.bootstrap_image(every_score[settings.image_score], labels),
+            "pixel": metrics.bootstrap_pixel(detected.maps.numpy(), images.masks.numpy()),
+        },
+        "image_scores": {
+            name: metrics.image_metrics(scores, labels) for name, scores in every_score.items()
+        },
+    }
+
+
+def _write_files(
+    folder: Path, images: Category, detected: Detection, trained: Trained, content: dict[str, Any]
+) -> None:
+    history = pd.DataFrame(trained.history)
+    history["epoch"] = history["epoch"].astype(int)
+    history.to_csv(folder / "history.csv", index=False, float_format="%.7g")
+    scores = {name: s.numpy() for name, s in image_scores(detected.maps).items()}
+    pd.DataFrame(
+        {
+            "image": images.names,
+            "defect": images.defects,
+            "anomalous": images.labels.int(),
+            **scores,
+        }
+    ).to_csv(folder / "scores.csv", index=False, float_format="%.9g")
+    fpr, tpr = metrics.roc_curve(
+        detected.maps.numpy().ravel(), images.masks.numpy().ravel(), points=400
+    )
+    pd.DataFrame({"fpr": np.asarray(fpr), "tpr": np.asarray(tpr)}).to_csv(
+        folder / "pixel_roc.csv", index=False, float_format="%.6g"
+    )
+    torch.save(
+        {
+            "settings": content["settings"],
+            "threshold": content["threshold"],
+            "network": trained.network.state_dict(),
+        },
+        folder / WEIGHTS,
+    )

@@ -1,0 +1,179 @@
+"""The figures of the notebooks, drawn from run records and detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from n2n.data import Category
+from n2n.detection import Detection
+from n2n.metrics import roc_curve
+
+NORMAL, ANOMALOUS, PAPER, OURS = "#0072b2", "#d55e00", "#777777", "#009e73"  # Okabe and Ito
+
+
+def style() -> None:
+    """One look for all figures: sharp on a dense screen, readable on a phone."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 160, "figure.autolayout": False})
+
+
+def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Training and validation loss of each epoch, with the learning rate beside them."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    left.plot(history["epoch"], history["train_loss"], color=NORMAL, label="training")
+    left.plot(history["epoch"], history["validation_loss"], color=ANOMALOUS, label="validation")
+    left.axvline(best_epoch, color=PAPER, linestyle=":", label=f"kept: epoch {best_epoch}")
+    left.set(xlabel="epoch", ylabel="loss, Eq. (9)", yscale="log", title="Loss")
+    left.legend()
+    right.plot(history["epoch"], history["learning_rate"], color=PAPER)
+    right.set(xlabel="epoch", ylabel="learning rate", title="Learning rate")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def score_histogram(scores: pd.DataFrame, column: str, threshold: float) -> Figure:
+    """Image scores of normal and anomalous test images; one mark per image below."""
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    kind = np.where(scores["anomalous"] == 1, "anomalous", "normal")
+    palette = {"normal": NORMAL, "anomalous": ANOMALOUS}
+    sns.histplot(
+        x=scores[column], hue=kind, hue_order=palette, palette=palette, bins=30, ax=axes, alpha=0.5
+    )
+    sns.rugplot(x=scores[column], hue=kind, palette=palette, height=0.04, ax=axes, legend=False)
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
+    axes.set(
+        xlabel=f"image score ({column} of the anomaly map)",
+        title="Image scores; dashed: largest score of held-out normal training images",
+    )
+    return figure
+
+
+def roc_curves(scores: pd.DataFrame, column: str, pixel_roc: pd.DataFrame, title: str) -> Figure:
+    """ROC curves of the images and of the pixels."""
+    figure, axes = plt.subplots(figsize=(4.2, 4), layout="constrained")
+    fpr, tpr = roc_curve(scores[column].to_numpy(), scores["anomalous"].to_numpy(dtype=bool))
+    axes.plot(fpr, tpr, color=ANOMALOUS, label="images")
+    axes.plot(pixel_roc["fpr"], pixel_roc["tpr"], color=NORMAL, label="pixels")
+    axes.plot([0, 1], [0, 1], color=PAPER, linestyle=":", linewidth=1)
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate", title=title, aspect="equal")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def first_of_each_defect(defects: Sequence[str]) -> list[int]:
+    """The first test image of each kind, so that no example is picked by hand."""
+    return [defects.index(defect) for defect in dict.fromkeys(defects)]
+
+
+def detection_panels(
+    images: Category, indices: Sequence[int], detection: Detection, threshold: float
+) -> Figure:
+    """The six columns of the paper's Figure 4 for some test images.
+
+    Args:
+        images: the category.
+        indices: which test images; ``detection`` has just these, in this order.
+        detection: their maps and reconstructions.
+        threshold: pixels above it are predicted as anomalous.
+    """
+    titles = ["original", "ground truth", "reconstruction", "anomaly map", "prediction", "overlay"]
+    figure, grid = plt.subplots(
+        len(indices), 6, figsize=(10, 1.72 * len(indices) + 0.3), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    top = max(2 * threshold, 1e-9)
+    for row, index in enumerate(indices):
+        original = _hwc(images.test[index])
+        predicted = detection.maps[row].numpy() > threshold
+        shown = [
+            original,
+            images.masks[index].numpy(),
+            _hwc(detection.reconstructions[row]),
+            detection.maps[row].numpy(),
+            predicted,
+            overlay(original, predicted),
+        ]
+        for column, (axes, picture) in enumerate(zip(grid[row], shown, strict=True)):
+            colour = {"cmap": "magma", "vmin": 0, "vmax": top} if column == 3 else {"cmap": "gray"}
+            axes.imshow(picture, **colour)
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title(titles[column], fontsize=9)
+        grid[row][0].set_ylabel(images.defects[index], fontsize=8)
+    return figure
+
+
+def noise_panels(
+    noises: Sequence[float], noisy: Tensor, restored: Tensor, trained_noise: float
+) -> Figure:
+    """Corrupted images above, their reconstructions below, a column per coefficient.
+
+    Args:
+        noises: the coefficients lambda.
+        noisy: (len(noises), 3, H, W) on [0, 1].
+        restored: the same shape.
+        trained_noise: the coefficient of the training, marked in its title.
+    """
+    figure, grid = plt.subplots(
+        2, len(noises), figsize=(2 * len(noises), 4.3), layout="constrained"
+    )
+    for row, (name, pictures) in enumerate([("corrupted", noisy), ("reconstructed", restored)]):
+        for axes, noise, picture in zip(grid[row], noises, pictures, strict=True):
+            axes.imshow(_hwc(picture))
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                trained = " (trained)" if noise == trained_noise else ""
+                axes.set_title(f"λ = {noise:g}{trained}", fontsize=9)
+        grid[row][0].set_ylabel(name, fontsize=9)
+    return figure
+
+
+def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 with the predicted pixels (H, W) bool tinted red."""
+    tinted = image.astype(np.float32)
+    tinted[predicted] = 0.45 * tinted[predicted] + 0.55 * np.array([255.0, 30.0, 30.0])
+    return tinted.astype(np.uint8)
+
+
+def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
+    """Each measured cell: the printed value, ours with its interval, and the untrained network's.
+
+    Args:
+        cells: rows of `n2n.tables.compare`; those that were not run are left out.
+        title: of the figure.
+    """
+    shown = cells[cells["ours"].notna() & (cells["category"] != "average")].reset_index(drop=True)
+    if shown.empty:
+        figure, axes = plt.subplots(figsize=(7, 0.8))
+        axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
+        axes.axis("off")
+        return figure
+    figure, axes = plt.subplots(figsize=(8, 0.42 * len(shown) + 1.3), layout="constrained")
+    y = np.arange(len(shown))[::-1]
+    axes.hlines(y, shown["low"], shown["high"], color=OURS, linewidth=5, alpha=0.35)
+    axes.plot(shown["ours"], y, "o", color=OURS, label="replicated, with 95 % interval")
+    axes.plot(shown["paper"], y, "D", color="black", markerfacecolor="none", label="paper")
+    axes.plot(shown["untrained"], y, "|", color=PAPER, markersize=11, label="untrained network")
+    names = [
+        " · ".join(
+            [row.category, row.level] + ([row.column] if shown["column"].nunique() > 1 else [])
+        )
+        for row in shown.itertuples()
+    ]
+    axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%)", title=title)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _hwc(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()

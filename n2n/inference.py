@@ -1,0 +1,80 @@
+"""Detection on a user's own images, written as pictures and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from n2n.data import decode_image
+from n2n.detection import detect, image_scores
+from n2n.device import choose_device, choose_precision
+from n2n.errors import N2NError
+from n2n.experiment import load_network
+from n2n.figures import overlay
+
+
+def detect_files(
+    images: Sequence[Path],
+    source: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score images with the network of a run, and write what it sees.
+
+    Args:
+        images: files of any size and mode; resized as in the training.
+        source: a run's folder, or its ``weights.pt``.
+        out: folder for ``NAME_heat.png``, ``NAME_overlay.png`` and ``scores.csv``.
+        device: 'auto', 'cpu', 'cuda', ...
+        precision: 'auto', 'float32' or 'bfloat16'.
+        progress: show a bar on stderr.
+
+    Returns:
+        A row per image: image, score, threshold, anomalous (the score is above everything that
+        held-out normal images reached).
+
+    Raises:
+        N2NError: where an image or the weights cannot be read, two images share a name, or the
+            folder cannot be written; nothing is written before all images were read.
+    """
+    where = choose_device(device)
+    network, settings, threshold = load_network(source, where)
+    names = [path.stem for path in images]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
+    decoded = np.stack([decode_image(path, settings.image_size) for path in images])
+    pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
+    found = detect(
+        network, pixels, settings, where, choose_precision(precision, where), progress=progress
+    )
+    scores = image_scores(found.maps)[settings.image_score].numpy()
+    table = pd.DataFrame(
+        {
+            "image": [str(path) for path in images],
+            "score": scores,
+            "threshold": threshold["image"],
+            "anomalous": scores > threshold["image"],
+        }
+    )
+    colours = matplotlib.colormaps["magma"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, image, error in zip(names, decoded, found.maps.numpy(), strict=True):
+            heat = colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True)[..., :3]
+            Image.fromarray(np.ascontiguousarray(heat)).save(out / f"{name}_heat.png")
+            tinted = overlay(image, error > threshold["pixel"])
+            Image.fromarray(tinted).save(out / f"{name}_overlay.png")
+        table.to_csv(out / "scores.csv", index=False, float_format="%.9g")
+    except OSError as error:
+        raise N2NError(f"{out} cannot be written ({error}); choose another --out.") from error
+    return table

@@ -1,0 +1,148 @@
+"""The reconstruction network of Section 3.2: an M-net with residual attention and SKFF.
+
+Figures 2 and 3 of the paper are not in its text. What the text leaves open follows SRMNet (Fan et
+al. 2022), which it names as its inspiration, with the block replaced by the residual attention
+module and without SRMNet's global residual, which would pass the noise on to the output.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8
+
+
+def conv1x1(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution that only changes the number of channels."""
+    return nn.Conv2d(inputs, outputs, 1)
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution that keeps the size of its input."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ResidualAttention(nn.Module):
+    """The residual attention module of Section 3.2.1, after each concatenation.
+
+    Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions
+    and weighs its channels by global pooling (squeeze and excitation).
+    """
+
+    def __init__(self, inputs: int, outputs: int, reduction: int = 8) -> None:
+        super().__init__()
+        squeezed = max(outputs // reduction, 4)
+        self.identity = conv1x1(inputs, outputs)
+        self.residual = nn.Sequential(
+            conv1x1(inputs, outputs),
+            nn.ReLU(inplace=True),
+            conv3x3(outputs, outputs),
+            nn.ReLU(inplace=True),
+            conv3x3(outputs, outputs),
+        )
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            conv1x1(outputs, squeezed),
+            nn.ReLU(inplace=True),
+            conv1x1(squeezed, outputs),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        residual = self.residual(x)
+        return torch.addcmul(self.identity(x), residual, self.attention(residual))
+
+
+class SKFF(nn.Module):
+    """Selective kernel feature fusion (Section 3.2.2; Zamir et al. 2020).
+
+    A softmax over the branches for each image and channel; the paper's 'at different spatial
+    positions' does not describe it: the weights are the same at every position.
+    """
+
+    def __init__(self, channels: int, branches: int, reduction: int = 8) -> None:
+        super().__init__()
+        squeezed = max(channels // reduction, 4)
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, squeezed, 1, bias=False), nn.PReLU())
+        self.excite = nn.ModuleList(
+            nn.Conv2d(squeezed, channels, 1, bias=False) for _ in range(branches)
+        )
+
+    def forward(self, branches: list[Tensor]) -> Tensor:
+        """As many (N, channels, H, W) as there are branches, to one of them."""
+        # The mean of the sum is the sum of the means: no full-size sum is formed for it.
+        pooled = torch.stack([b.mean((2, 3), keepdim=True) for b in branches]).sum(0)
+        squeezed = self.squeeze(pooled)
+        weights = torch.stack([excite(squeezed) for excite in self.excite]).softmax(0)
+        fused = weights[0] * branches[0]
+        for weight, branch in zip(weights[1:], branches[1:], strict=True):
+            fused = torch.addcmul(fused, weight, branch)
+        return fused
+
+
+class Down(nn.Sequential):
+    """Half the size, twice the channels: pixel-unshuffle, then 1x1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.PixelUnshuffle(2), conv1x1(4 * channels, 2 * channels))
+
+
+class Up(nn.Sequential):
+    """Twice the size, half the channels: pixel-shuffle, then 1x1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.PixelShuffle(2), conv1x1(channels // 4, channels // 2))
+
+
+class MNet(nn.Module):
+    """The reconstruction network of Figure 2: noisy images on [-1, 1] to images on [-1, 1].
+
+    Args:
+        width: channels at full resolution; they double at each of three halvings.
+        attention: False replaces every residual attention module by a 1x1 convolution, as the
+            ablation of Table 5 does.
+    """
+
+    def __init__(self, width: int = 32, attention: bool = True) -> None:
+        super().__init__()
+        block = ResidualAttention if attention else conv1x1
+        channels = [width * 2**level for level in range(LEVELS)]
+        self.lift = conv3x3(3, width)  # shared by the inputs of every size
+        self.encoder = nn.ModuleList(
+            block(c if level == 0 else c + width, c) for level, c in enumerate(channels)
+        )
+        self.down = nn.ModuleList(Down(c) for c in channels[:-1])
+        self.skip = nn.ModuleList(conv3x3(c, c) for c in channels[:-1])
+        self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
+        self.decoder = nn.ModuleList(block(2 * c, c) for c in channels[:-1])
+        self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
+        self.fuse = SKFF(width, LEVELS)
+        self.output = conv3x3(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 8."""
+        features = self.encoder[0](self.lift(x))
+        encoded = [features]
+        for level in range(1, LEVELS):
+            # A bilinear resize by one half is the mean of 2x2 pixels.
+            x = F.avg_pool2d(x, 2)
+            features = self.down[level - 1](features)
+            features = self.encoder[level](torch.cat([features, self.lift(x)], 1))
+            encoded.append(features)
+
+        branches = [self.head[-1](features)]
+        for level in reversed(range(LEVELS - 1)):
+            skip = self.skip[level](encoded[level])
+            features = self.decoder[level](torch.cat([self.up[level](features), skip], 1))
+            branches.insert(0, self.head[level](features))
+
+        size = branches[0].shape[-2:]
+        full = [branches[0]] + [
+            F.interpolate(branch, size, mode="bilinear", align_corners=False)
+            for branch in branches[1:]
+        ]
+        reconstruction: Tensor = self.output(self.fuse(full))
+        return reconstruction

@@ -1,0 +1,171 @@
+"""Run records: one folder for each run, either complete or not there.
+
+``RESULTS/runs/DATASET/CATEGORY/METHOD/VARIANT/seedN/`` holds
+
+- ``record.json``: metrics with intervals, settings, and provenance;
+- ``history.csv``: learning rate and losses of each epoch;
+- ``scores.csv``: every test image with its label and its image scores;
+- ``pixel_roc.csv``: the ROC curve of the pixels, thinned for drawing;
+- ``weights.pt``: the network, for detection (not committed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from n2n.errors import N2NError
+
+RECORD = "record.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """What identifies a run."""
+
+    dataset: str
+    category: str
+    method: str
+    variant: str
+    seed: int
+
+    def folder(self, results: Path) -> Path:
+        """Where the finished record is."""
+        return results / "runs" / self._relative()
+
+    def work(self, results: Path) -> Path:
+        """Where the unfinished run keeps its checkpoint."""
+        return results / "work" / self._relative()
+
+    def _relative(self) -> Path:
+        return Path(self.dataset, self.category, self.method, self.variant, f"seed{self.seed}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its key, its folder and the content of ``record.json``."""
+
+    key: RunKey
+    folder: Path
+    content: dict[str, Any]
+
+    def metric(self, level: str, name: str = "auroc") -> float:
+        """A metric from 0 to 1 by level, 'image' or 'pixel'; NaN where it is not defined."""
+        value = self.content["metrics"][level][name]
+        return float("nan") if value is None else float(value)
+
+    def interval(self, level: str, name: str = "auroc") -> tuple[float, float]:
+        """The 95 % bootstrap interval of a metric over the test images."""
+        low, high = self.content["intervals"][level][name]
+        return (float("nan"), float("nan")) if low is None else (float(low), float(high))
+
+
+def write_record(
+    key: RunKey, results: Path, content: dict[str, Any], write_files: Callable[[Path], None]
+) -> Record:
+    """Write a record's folder beside its place and move it there when it is whole.
+
+    Args:
+        key: of the run.
+        results: the results folder.
+        content: of ``record.json``, without the key; NaN becomes null.
+        write_files: writes the other files into the folder that it is given.
+
+    Raises:
+        N2NError: where the folder cannot be written, or is there already.
+    """
+    target = key.folder(results)
+    temporary = key.work(results) / f"record.{os.getpid()}.tmp"
+    try:
+        if target.exists():
+            raise N2NError(f"There is a record in {target} already; delete it to run it again.")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_files(temporary)
+        text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
+        (temporary / RECORD).write_text(text + "\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(temporary, target)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise N2NError(
+            f"The record {target} cannot be written ({error}); free some space or choose another "
+            "--results folder, and start the same command again: it continues from its checkpoint."
+        ) from error
+    return read_record(target)
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of a folder.
+
+    Raises:
+        N2NError: where it is missing, unreadable, or written by another version.
+    """
+    path = folder / RECORD
+    try:
+        content = json.loads(path.read_text())
+        key = RunKey(
+            **{name: content[name] for name in ("dataset", "category", "method", "variant", "seed")}
+        )
+        complete = content["schema"] == SCHEMA and {"metrics", "intervals"} <= content.keys()
+    except FileNotFoundError as error:
+        raise N2NError(f"There is no run record {path}; run the experiment first.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
+    if not complete:
+        raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")
+    return Record(key, folder, content)
+
+
+def find_records(results: Path) -> list[Record]:
+    """All records of a results folder, sorted by key; none where there are none yet."""
+    paths = sorted((results / "runs").glob(f"*/*/*/*/*/{RECORD}"))
+    return sorted((read_record(path.parent) for path in paths), key=lambda record: record.key)
+
+
+def provenance() -> dict[str, Any]:
+    """Which program on which machine is at work: versions, commit and date."""
+    packages = ("torch", "numpy", "pillow", "scikit-learn")
+    return {
+        "n2n": version("n2n"),
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in packages},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the package's source, with '-dirty' where the package differs from it."""
+    source = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

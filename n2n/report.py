@@ -1,0 +1,170 @@
+"""What the notebooks show of run records: tables, panels and the sentences around them."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pandas as pd
+import torch
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from n2n import figures
+from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
+from n2n.data import Category, load_category
+from n2n.detection import detect
+from n2n.device import choose_device
+from n2n.experiment import WEIGHTS, load_network
+from n2n.records import Record
+from n2n.settings import PRESETS
+
+NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
+
+
+def kind(dataset: str) -> str:
+    """The badge of a data set's numbers, in the book's Markdown."""
+    return (
+        "[demonstration]{.badge-demo}" if dataset == "demo" else "[replicated]{.badge-replicated}"
+    )
+
+
+def heading(record: Record) -> str:
+    """What was run, in Markdown."""
+    key, training = record.key, record.content["training"]
+    nature = (
+        "These are images of the demonstration data, drawn by a program: their numbers say nothing "
+        "about the paper's."
+        if key.dataset == "demo"
+        else "These numbers were measured on real images."
+    )
+    return (
+        f"**{key.dataset} / {key.category}**, {key.method}, `{key.variant}`, seed {key.seed}. "
+        f"{nature} Trained for {training['epochs']} epochs "
+        f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
+        f"kept epoch {training['best_epoch']}."
+    )
+
+
+def metrics_table(record: Record) -> HTML:
+    """Every metric in percent, with its interval, beside the untrained network's."""
+    names = {
+        "auroc": "AUROC", "ap": "average precision", "f1max": "F1-max", "aupro": "AUPRO (to 0.3)"
+    }  # fmt: skip
+    rows = []
+    for level in ("image", "pixel"):
+        for name in record.content["metrics"][level]:
+            low, high = record.interval(level, name)
+            untrained = record.content["untrained"][level][name]
+            rows.append(
+                {
+                    "level": level,
+                    "metric": names[name],
+                    "%": f"{100 * record.metric(level, name):.2f}",
+                    "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+                    "untrained": "" if untrained is None else f"{100 * untrained:.2f}",
+                }
+            )
+    return html_table(pd.DataFrame(rows))
+
+
+def provenance_table(record: Record) -> HTML:
+    """Where the numbers of a record come from."""
+    origin, data = record.content["provenance"], record.content["data"]
+    rows = {
+        "record": record.folder.as_posix(),
+        "date": origin["date"],
+        "commit": origin["commit"] or "not from a checkout",
+        "device": f"{origin['device']}, {origin['precision']}",
+        "versions": ", ".join(f"{name} {v}" for name, v in origin["packages"].items()),
+        "time": f"{origin['wall_seconds'] / 60:.1f} min in all, "
+        f"{record.content['training']['seconds'] / 60:.1f} min of training",
+        "peak memory": f"{origin['peak_memory_mib']} MiB",
+        "data": f"{data['train']} training images, {data['test_good']} normal and "
+        f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",
+    }
+    return html_table(pd.DataFrame({"": list(rows), "provenance": list(rows.values())}))
+
+
+def coverage(cells: pd.DataFrame, preset: str) -> str:
+    """How many cells of a table were run, in Markdown."""
+    ours = cells[cells["records"].map(len) > 0]
+    own = cells[cells["column"].isin(["Ours"]) | ~cells["column"].str.isalpha()]
+    categories = ", ".join(dict.fromkeys(ours["category"])) or "none yet"
+    return (
+        f"Preset `{preset}`, {PRESETS[preset].epochs} epochs at most. "
+        f"Measured on real images: {categories}. Of the {len(own)} cells of our method's columns "
+        f"(averages included), {len(ours)} were run."
+    )
+
+
+def record_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """The folders of the records behind a table."""
+    ours = cells[cells["records"].map(len) > 0]
+    folders = dict.fromkeys(folder for records in ours["records"] for folder in records)
+    return pd.DataFrame({"run records (record.json, history, scores)": list(folders)})
+
+
+def html_table(frame: pd.DataFrame) -> HTML:
+    """A table that scrolls inside its own box on a narrow screen."""
+    if frame.empty:
+        return HTML("<p>Nothing has been run yet.</p>")
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
+    return HTML(
+        '<div class="table-scroll"><table class="table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def panels(
+    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
+) -> Figure | str:
+    """The columns of Figure 4 for the first test image of each kind, or why they are missing."""
+    images = _images(record, data, results)
+    if isinstance(images, str):
+        return images
+    where = choose_device(device)
+    network, settings, threshold = load_network(record.folder, where)
+    indices = figures.first_of_each_defect(images.defects)
+    found = detect(network, images.test[indices], settings, where, progress=False)
+    return figures.detection_panels(images, indices, found, threshold["pixel"])
+
+
+@torch.inference_mode()
+def noise_panels(
+    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
+) -> Figure | str:
+    """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
+    images = _images(record, data, results)
+    if isinstance(images, str):
+        return images
+    where = choose_device(device)
+    network, settings, _ = load_network(record.folder, where)
+    index = int(images.labels.int().argmax())
+    x0 = normalise(images.test[index : index + 1].to(where))
+    noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
+    shown = [to_unit(x).clamp(0, 1).cpu() for x in (noisy, network(noisy))]
+    return figures.noise_panels(NOISES, shown[0], shown[1], settings.noise)
+
+
+def _images(record: Record, data: str | Path | None, results: str | Path) -> Category | str:
+    """The images of a record, or a sentence that says what is missing to show them."""
+    key = record.key
+    if data is None:
+        return (
+            f"*The images of {key.dataset} are not shown: none were at hand when this page was "
+            "made, and their licence keeps them out of the repository. With the data set, "
+            "`make replicate N2N_DATA=/path/to/data` draws them.*"
+        )
+    if not (record.folder / WEIGHTS).exists():
+        return (
+            f"*The images are not shown: the weights of this record are not committed. Delete "
+            f"{record.folder.as_posix()} and run it again to draw them.*"
+        )
+    size = record.content["settings"]["image_size"]
+    cache = Path(results) / "work" / "images"
+    return load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)

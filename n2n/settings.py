@@ -1,0 +1,164 @@
+"""Every choice that decides a number, in one place, and three named sets of them.
+
+`paper` takes each value as printed, literally. `replication` departs from it only where the
+literal reading is contradictory or leaves a value open; the reason stands beside each departure,
+the evidence in the book's ledger of decisions. `demo` is `replication` made small for two cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from n2n.errors import N2NError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run is made of, apart from its data and its seed.
+
+    Raises:
+        N2NError: from the constructor, where a value is outside its range.
+    """
+
+    preset: str = "replication"
+
+    # Input (Section 4.2)
+    image_size: int = 256  # pixels; both sides, the aspect ratio is not kept
+
+    # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
+    noise: float = 0.3  # lambda
+    noise_mean: float = 0.5
+    noise_std: float = 0.5
+
+    # Network (Section 3.2); its width, like its depth, is not given
+    width: int = 32  # channels at full resolution; doubles at each of three halvings
+    attention: bool = True  # False: Table 5's ablation
+
+    # Loss and anomaly map, Eq. (2)-(9)
+    loss: Literal["zhao", "pytorch-msssim"] = "zhao"  # the second trains with a scalar MS-SSIM
+    loss_range: Literal["unit", "normalised"] = "unit"  # [0, 1] or [-1, 1]
+    alpha: float = 0.84  # not given; Zhao et al. 2017, Section III-D
+    sigmas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)  # not given; Zhao et al. 2017
+    c1: float = 0.01  # as printed; the usual constant is 0.01 squared
+    c2: float = 0.03  # as printed; the usual constant is 0.03 squared
+    border: Literal["reflect", "zero"] = "reflect"
+
+    # Optimisation (Section 4.2)
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-6  # eta_min
+    t_max: int = 100  # epochs from the largest to the smallest learning rate
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.01  # not given; the default of AdamW in PyTorch
+    batch_size: int = 4  # not given
+    epochs: int = 100  # at most
+    patience: int = 20  # epochs without a lower loss
+    monitor: Literal["validation", "training"] = "validation"  # 'the loss'
+    validation_fraction: float = 0.2
+    checkpoint: Literal["best", "last"] = "best"
+
+    # Detection (Section 3.3, last sentence)
+    noise_draws: int = 1  # anomaly maps averaged over this many draws of the noise
+    image_score: Literal["max", "mean", "top1%"] = "max"
+
+    def __post_init__(self) -> None:
+        """Refuse values with which no run could succeed."""
+        rules = {
+            "image_size": (
+                self.image_size >= 64 and self.image_size % 8 == 0,
+                "a multiple of 8, at least 64",
+            ),
+            "noise": (0 <= self.noise <= 1, "between 0 and 1"),
+            "noise_std": (self.noise_std >= 0, "zero or more"),
+            "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
+            "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
+            "sigmas": (
+                len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
+                "positive and at most an eighth of the image size",
+            ),
+            "learning_rate": (
+                self.learning_rate > 0 and math.isfinite(self.learning_rate),
+                "positive",
+            ),
+            "t_max": (self.t_max >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "patience": (self.patience >= 1, "at least 1"),
+            "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
+            "noise_draws": (self.noise_draws >= 1, "at least 1"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise N2NError(f"The setting {name}={getattr(self, name)} must be {rule}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values for a run record."""
+        return dataclasses.asdict(self)
+
+
+PRESETS: dict[str, Settings] = {
+    # Literal: an initial learning rate equal to eta_min keeps it constant; the loss is taken on
+    # the values that the network sees; 500 epochs over a schedule of 100.
+    "paper": Settings(
+        preset="paper", loss_range="normalised", learning_rate=1e-6, t_max=100, epochs=500
+    ),
+    # - learning_rate 1e-3: with 1e-6 the network hardly leaves its initialisation.
+    # - epochs 100 = t_max: after 100 epochs the printed schedule would raise the rate again.
+    # - loss_range unit: on [-1, 1] Eq. (2) turns negative where two greys lie on either side of 0.
+    "replication": Settings(),
+    # Two cores, a few minutes for the whole book.
+    "demo": Settings(
+        preset="demo", image_size=128, width=16, epochs=40, t_max=40, learning_rate=2e-3
+    ),
+}
+
+
+def make_settings(preset: str = "replication", **changes: Any) -> Settings:
+    """The settings of a preset with some values replaced; ``None`` leaves a value alone.
+
+    Raises:
+        N2NError: where the preset or a setting is unknown, or a value is out of range.
+    """
+    if preset not in PRESETS:
+        raise N2NError(f"There is no preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
+    if unknown := sorted(set(changes) - known):
+        raise N2NError(
+            f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}."
+        )
+    for name in ("sigmas", "betas"):
+        if name in changes:
+            changes[name] = tuple(changes[name])
+    return dataclasses.replace(PRESETS[preset], **changes)
+
+
+def budget(epochs: int | None) -> dict[str, int | None]:
+    """The settings of a run of so many epochs, over which the learning rate falls; see `t_max`."""
+    return {"epochs": epochs, "t_max": epochs}
+
+
+def settings_from_dict(values: dict[str, Any]) -> Settings:
+    """The settings that `Settings.as_dict` wrote."""
+    return make_settings(**values)
+
+
+def variant(settings: Settings) -> str:
+    """The preset and whatever departs from it, as a folder's name: ``replication_noise-0.2``."""
+    base = PRESETS[settings.preset].as_dict()
+    changed = [
+        f"{name.replace('_', '-')}-{_short(value)}"
+        for name, value in settings.as_dict().items()
+        if value != base[name]
+    ]
+    return "_".join([settings.preset, *changed])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return "+".join(f"{item:g}" for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

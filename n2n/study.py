@@ -1,0 +1,207 @@
+"""The whole study: the runs behind the tables, the notebooks, the book."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from n2n import demo_data
+from n2n.data import find_categories
+from n2n.errors import N2NError
+from n2n.experiment import run_experiment
+from n2n.paper import printed_cells
+from n2n.records import Record, find_records
+from n2n.settings import PRESETS, Settings, budget, make_settings
+from n2n.tables import matching_records, wanted_settings, write_tables
+
+PAPER_DATASETS = ("MPDD", "VisA")
+NOTEBOOKS = Path("notebooks")
+EXECUTED = Path("book/executed")
+PAGE = Path("_build/html/index.html")
+
+
+def missing_runs(
+    table: int,
+    data: Path,
+    results: Path,
+    *,
+    categories: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    preset: str = "replication",
+    epochs: int | None = None,
+) -> list[tuple[str, str, Settings, int]]:
+    """The runs of our method that a table lacks and whose images are there.
+
+    Args:
+        table: 1 to 5.
+        data: root of the data sets.
+        results: folder of the records.
+        categories: only these; None is all that are found.
+        seeds: one run each.
+        preset: which settings.
+        epochs: a smaller or larger budget than the preset's.
+
+    Returns:
+        Data set, category, settings and seed of each run.
+    """
+    cells = printed_cells()
+    cells = cells[cells["table"] == table]
+    found = set(find_categories(data))
+    wanted_epochs = epochs or PRESETS[preset].epochs
+    records = find_records(results)
+    runs = []
+    for dataset, category, column in dict.fromkeys(
+        zip(cells["dataset"], cells["category"], cells["column"], strict=True)
+    ):
+        changes = wanted_settings(column, preset)
+        if changes is None or (dataset, category) not in found:
+            continue
+        if categories is not None and category not in categories:
+            continue
+        there = {
+            record.key.seed
+            for record in matching_records(records, dataset, category, column, preset)
+            if record.content["settings"]["epochs"] >= wanted_epochs
+        }
+        settings = make_settings(preset, **changes, **budget(epochs))
+        runs += [(dataset, category, settings, seed) for seed in seeds if seed not in there]
+    return runs
+
+
+def run_missing(
+    table: int,
+    data: str | Path | None,
+    results: str | Path,
+    *,
+    device: str = "auto",
+    **options: Any,
+) -> list[Record]:
+    """Run what a table lacks, see `missing_runs`; without ``data``, nothing."""
+    if data is None:
+        return []
+    runs = missing_runs(table, Path(data), Path(results), **options)
+    bar = tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2)
+    return [
+        run_experiment(
+            Path(data), dataset, category, settings,
+            seed=seed, results=Path(results), device=device,
+        )
+        for dataset, category, settings, seed in bar
+    ]  # fmt: skip
+
+
+def replicate(
+    data: Path | None,
+    *,
+    results: Path = Path("results"),
+    seeds: Sequence[int] = (0,),
+    epochs: int | None = None,
+    device: str = "auto",
+) -> Path:
+    """Run the notebooks through papermill and build the book; returns the page to open.
+
+    Without data, the demonstration data are generated and trained on, and the tables show the
+    records that are there. With data, every category of MPDD and VisA in it is run.
+
+    Raises:
+        N2NError: where a notebook or the build fails, naming it, or this is not the project's
+            folder, or papermill or Jupyter Book is missing.
+    """
+    if not NOTEBOOKS.is_dir() or not Path("_config.yml").is_file():
+        raise N2NError("There is no notebooks/ and _config.yml here; run this in the project.")
+    shutil.rmtree(EXECUTED, ignore_errors=True)
+    EXECUTED.mkdir(parents=True)
+    pages = _experiment_pages(data, results, epochs)
+    shared = {"results": str(results), "device": device}
+    for dataset, category, parameters in pages:
+        output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
+        _execute("experiment", output, shared | parameters)
+    root = None if data is None else str(data)
+    for table in range(1, 6):
+        parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
+        _execute(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
+    write_tables(results, EXECUTED)
+    _say("building the book")
+    command = [
+        sys.executable, "-m", "jupyter_book", "build", "book",
+        "--config", "_config.yml", "--path-output", ".", "-W", "--all", "-q",
+    ]  # fmt: skip
+    if subprocess.run(command).returncode != 0:
+        raise N2NError("The book could not be built; the messages above say which page is wrong.")
+    return PAGE.resolve()
+
+
+def _experiment_pages(
+    data: Path | None, results: Path, epochs: int | None
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Data set, category and parameters of each experiment notebook of the book."""
+    if data is not None:
+        found = [pair for pair in find_categories(data) if pair[0] in PAPER_DATASETS]
+        cells = printed_cells()
+        known = dict.fromkeys(zip(cells["dataset"], cells["category"], strict=True))
+        absent = [f"{d}/{c}" for d, c in known if c != "average" and (d, c) not in found]
+        if not found:
+            raise N2NError(f"There is no category of MPDD or VisA in {data}; see `n2n check`.")
+        _say(f"found {', '.join(f'{d}/{c}' for d, c in found)}")
+        if absent:
+            _say(f"skipped, since not in {data}: {', '.join(absent)}")
+        return [
+            (d, c, {"data": str(data), "dataset": d, "category": c, "epochs": epochs})
+            for d, c in found
+        ]
+    demonstration = results / "demo"
+    _say("no data set at hand: using the demonstration data, and the records that are there")
+    images = demonstration / "data"
+    demo_data.generate(images)
+    pages = [
+        ("demo", category,
+         {"data": str(images), "dataset": "demo", "category": category, "preset": "demo",
+          "results": str(demonstration)})
+        for category in demo_data.CATEGORIES
+    ]  # fmt: skip
+    for dataset, category in dict.fromkeys(
+        (record.key.dataset, record.key.category) for record in find_records(results)
+    ):
+        matched = matching_records(find_records(results), dataset, category, "Ours", "replication")
+        if matched:
+            key, trained = matched[0].key, matched[0].content["settings"]["epochs"]
+            pages.append(
+                (dataset, category,
+                 {"dataset": dataset, "category": category, "seed": key.seed, "epochs": trained})
+            )  # fmt: skip
+    return pages
+
+
+def _execute(name: str, output: Path, parameters: dict[str, Any]) -> None:
+    """Run a source notebook; its bars and messages go to this terminal."""
+    try:
+        import papermill
+    except ImportError as error:
+        raise N2NError(
+            "papermill is missing; install it with `pip install .[book]`, or use `make replicate`."
+        ) from error
+    _say(f"running {NOTEBOOKS / name}.ipynb -> {output}")
+    try:
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb",
+            output,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise N2NError(
+            f"The notebook {name} failed with {error.ename}: {error.evalue} "
+            f"(what it did so far is in {output})."
+        ) from error
+
+
+def _say(text: str) -> None:
+    print(f"n2n: {text}", flush=True)

@@ -1,0 +1,263 @@
+"""The paper's tables beside the replication's, cell by cell, with a verdict for each.
+
+The verdict's rule: a cell is *reproduced* where the printed value lies in our interval or within
+one point of our mean; otherwise *not reproduced*, and whether ours is higher or lower. Our
+interval spans the 95 % bootstrap intervals (over test images) of all seeds. A run that ended at
+fewer epochs than its preset allows, before its loss had stopped falling, is *under-trained* and
+decides nothing. Cells without a run are *not run*.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from n2n.paper import PAPER_LABELS, audit, printed_cells
+from n2n.records import Record, find_records
+from n2n.settings import PRESETS
+
+TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
+BUDGET = {"epochs", "t_max"}  # settings that may differ from the preset's without a new variant
+TITLES = {
+    1: "Image-level AUROC (%) on MPDD",
+    2: "Pixel-level AUROC (%) on MPDD",
+    3: "Image-level AUROC (%) on VisA",
+    4: "AUROC (%) by noise coefficient on MPDD, image level and pixel level",
+    5: "AUROC (%) with and without residual attention on MPDD, image level and pixel level",
+}
+
+
+def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
+    """What a column of Tables 1-5 changes in a preset; None for a method other than N2N."""
+    if column == "Ours":
+        return {}
+    if column.startswith("lambda="):
+        changes: dict[str, Any] = {"noise": float(column.removeprefix("lambda="))}
+    elif column in ("with attention", "without attention"):
+        changes = {"attention": column == "with attention"}
+    else:
+        return None
+    base = PRESETS[preset].as_dict()
+    return {name: value for name, value in changes.items() if base[name] != value}
+
+
+def matching_records(
+    records: list[Record], dataset: str, category: str, column: str, preset: str
+) -> list[Record]:
+    """The runs behind a cell, one per seed: those of the largest budget that was run."""
+    wanted = wanted_settings(column, preset)
+    if wanted is None:
+        return []
+    base = PRESETS[preset].as_dict()
+    found: dict[int, list[Record]] = {}
+    for record in records:
+        key, settings = record.key, record.content["settings"]
+        if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
+            continue
+        if settings["preset"] != preset:
+            continue
+        changed = {
+            name: value
+            for name, value in settings.items()
+            if name not in BUDGET and _plain(value) != _plain(base.get(name))
+        }
+        if changed == wanted:
+            found.setdefault(settings["epochs"], []).append(record)
+    return found[max(found)] if found else []
+
+
+def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFrame:
+    """Every cell of a printed table beside ours.
+
+    Args:
+        table: 1 to 5.
+        results: folder of the run records.
+        preset: whose runs stand in the column 'ours'.
+
+    Returns:
+        A row per cell: category, column, level, printed (text), paper (percent), ours (percent,
+        mean of the seeds), std, low, high, difference, untrained (percent), seeds, epochs,
+        verdict and the folders of the records.
+    """
+    records = find_records(results)
+    printed = printed_cells()
+    rows = []
+    for cell in printed[printed["table"] == table].itertuples():
+        matched = matching_records(records, cell.dataset, cell.category, cell.column, preset)
+        rows.append(_row(cell, matched, preset))
+    return _with_averages(pd.DataFrame(rows))
+
+
+def _row(cell: Any, records: list[Record], preset: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "category": cell.category,
+        "column": cell.column,
+        "level": cell.level,
+        "printed": cell.printed,
+        "paper": cell.value,
+        "ours": np.nan,
+        "std": np.nan,
+        "low": np.nan,
+        "high": np.nan,
+        "difference": np.nan,
+        "untrained": np.nan,
+        "seeds": len(records),
+        "epochs": "",
+        "verdict": "not run",
+        "records": [record.folder.as_posix() for record in records],
+    }
+    if not records:
+        return row
+    values = [100 * record.metric(cell.level) for record in records]
+    intervals = [record.interval(cell.level) for record in records]
+    untrained = [record.content["untrained"][cell.level]["auroc"] for record in records]
+    row["ours"] = float(np.mean(values))
+    row["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    row["low"] = 100 * min(low for low, _ in intervals)
+    row["high"] = 100 * max(high for _, high in intervals)
+    row["untrained"] = 100 * float(np.mean(untrained))
+    row["difference"] = row["ours"] - row["paper"]
+    row["epochs"] = ", ".join(str(record.content["training"]["epochs"]) for record in records)
+    short = any(
+        record.content["settings"]["epochs"] < PRESETS[preset].epochs
+        and record.content["training"]["stopped"] == "epochs"
+        for record in records
+    )
+    row["verdict"] = verdict(row["paper"], row["ours"], row["low"], row["high"], short)
+    return row
+
+
+def verdict(paper: float, ours: float, low: float, high: float, short: bool = False) -> str:
+    """The verdict on one cell, all values in percent; see the module for the rule."""
+    if np.isnan(ours):
+        return "not run"
+    if low <= paper <= high or abs(ours - paper) <= TOLERANCE:
+        return "reproduced"
+    if short:
+        return "under-trained"
+    return f"not reproduced ({'higher' if ours > paper else 'lower'})"
+
+
+def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
+    """Fill our averages where every category of a column was run."""
+    for (_, _), group in cells.groupby(["column", "level"]):
+        average = group.index[group["category"] == "average"]
+        ours = group.loc[group["category"] != "average", "ours"]
+        if len(average) == 1 and ours.notna().all():
+            index = average[0]
+            cells.loc[index, "ours"] = ours.mean()
+            cells.loc[index, "difference"] = ours.mean() - cells.loc[index, "paper"]
+            within = abs(cells.loc[index, "difference"]) <= TOLERANCE
+            cells.loc[index, "verdict"] = "reproduced" if within else "not reproduced"
+    return cells
+
+
+def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells of our own method as text, for a reader."""
+    own = cells[[wanted_settings(column, "replication") is not None for column in cells["column"]]]
+    table = pd.DataFrame(
+        {
+            "category": own["category"].map(_label),
+            "column": own["column"],
+            "level": own["level"],
+            "paper": own["printed"],
+            "ours": [_mean_text(row) for row in own.itertuples()],
+            "95 % interval": [
+                "" if np.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+                for row in own.itertuples()
+            ],
+            "difference": [
+                "" if np.isnan(value) else f"{value:+.2f}" for value in own["difference"]
+            ],
+            "untrained": ["" if np.isnan(value) else f"{value:.2f}" for value in own["untrained"]],
+            "seeds": own["seeds"],
+            "epochs": own["epochs"],
+            "verdict": own["verdict"],
+        }
+    )
+    return table.drop(columns=[c for c in ("column", "level") if table[c].nunique() == 1])
+
+
+def printed_table(table: int) -> pd.DataFrame:
+    """A table as the paper prints it, a column per method (and level)."""
+    cells = printed_cells()
+    cells = cells[cells["table"] == table].copy()
+    cells["label"] = cells["category"].map(_label)
+    wide = cells.pivot(index="label", columns=["column", "level"], values="printed")
+    wide = wide.reindex(index=cells["label"].unique())
+    wide = wide[list(dict.fromkeys(zip(cells["column"], cells["level"], strict=True)))]
+    if cells["level"].nunique() == 1:
+        wide.columns = wide.columns.droplevel("level")
+    else:
+        wide.columns = pd.Index([f"{column}, {level}" for column, level in wide.columns])
+    wide.index.name = "category"
+    return wide.reset_index()
+
+
+def summary(results: Path, preset: str = "replication") -> pd.DataFrame:
+    """How many cells of our method in each table have which verdict."""
+    counts = []
+    for table, title in TITLES.items():
+        cells = compare(table, results, preset)
+        own = cells[[wanted_settings(column, preset) is not None for column in cells["column"]]]
+        own = own[own["category"] != "average"]
+        kinds = own["verdict"].str.replace(r" \(.*\)", "", regex=True)
+        counts.append(
+            {"table": f"Table {table}", "shows": title}
+            | {
+                kind: int((kinds == kind).sum())
+                for kind in ("reproduced", "not reproduced", "under-trained", "not run")
+            }
+        )
+    return pd.DataFrame(counts)
+
+
+def write_tables(results: Path, out: Path, preset: str = "replication") -> list[Path]:
+    """Write each table as CSV and Markdown, a summary of the verdicts, and the audit."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for table, title in TITLES.items():
+        cells = compare(table, results, preset)
+        csv = out / f"table{table}.csv"
+        cells.assign(records=cells["records"].str.join(" ")).to_csv(
+            csv, index=False, float_format="%.4f"
+        )
+        text = f"**Table {table}. {title}.** Paper against preset `{preset}`.\n\n"
+        markdown = out / f"table{table}.md"
+        markdown.write_text(text + to_markdown(ours_beside_paper(cells)))
+        written += [csv, markdown]
+    checks = audit()
+    fails = checks[~checks["holds"]]
+    for name, frame in {"summary": summary(results, preset), "audit": fails}.items():
+        path = out / f"{name}.md"
+        path.write_text(to_markdown(frame))
+        written.append(path)
+    return written
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table, without an index."""
+    cells = [
+        [str(value).replace("|", "\\|") for value in row]
+        for row in [frame.columns, *frame.itertuples(index=False)]
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    lines.insert(1, "|" + " --- |" * len(frame.columns))
+    return "\n".join(lines) + "\n"
+
+
+def _label(category: str) -> str:
+    return "Average" if category == "average" else PAPER_LABELS.get(category, category)
+
+
+def _mean_text(row: Any) -> str:
+    if np.isnan(row.ours):
+        return ""
+    return f"{row.ours:.2f}" + ("" if np.isnan(row.std) else f" ± {row.std:.2f}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

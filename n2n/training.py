@@ -1,0 +1,311 @@
+"""Training as in Section 4.2, resumable after every epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm import tqdm
+
+from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
+from n2n.device import keep_freed_memory, memory_errors, precision_context
+from n2n.errors import N2NError
+from n2n.loss import total_loss
+from n2n.network import MNet
+from n2n.settings import Settings
+
+Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
+
+CHECKPOINT_SECONDS = 20.0  # at most so much work is lost to an interruption, plus one epoch
+
+
+@dataclass
+class Trained:
+    """A trained network and how it came about."""
+
+    network: MNet
+    history: list[dict[str, float]]  # a row per epoch: epoch, learning_rate, losses, seconds
+    best_epoch: int  # counted from 1
+    stopped: str  # 'early' or 'epochs'
+    seconds: float  # of training, over all interruptions
+
+
+def build_network(settings: Settings, seed: int, device: torch.device) -> MNet:
+    """The untrained network of a seed, the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = MNet(settings.width, settings.attention)
+    network.to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def split_validation(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation images, drawn by the seed.
+
+    Raises:
+        N2NError: where there are too few images for both.
+    """
+    validation = round(count * fraction)
+    if validation < 1 or count - validation < 1:
+        raise N2NError(
+            f"{count} training images cannot be split into training and validation; "
+            "add images to train/good."
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[validation:].sort().values, order[:validation].sort().values
+
+
+def train(
+    images: Tensor,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    *,
+    checkpoint: Path | None = None,
+    compile_network: bool = False,
+    progress: bool = True,
+    label: str = "training",
+) -> Trained:
+    """Train a network on normal images until the loss stops falling.
+
+    Every epoch draws its order and its noise from the seed and its own number, so a run that
+    continues from a checkpoint ends with the numbers of an undisturbed one.
+
+    Args:
+        images: all training images, uint8, (N, 3, S, S); a fifth of them becomes validation.
+        settings: see `Settings`.
+        seed: of the initial weights, the split, the order and the noise.
+        device: where to train.
+        precision: of the convolutions; bfloat16 means mixed precision.
+        checkpoint: file to continue from, where it exists, and to write after an epoch.
+        compile_network: use ``torch.compile``.
+        progress: show a bar with the losses and the remaining time on stderr.
+        label: the bar's title.
+
+    Raises:
+        N2NError: where the loss is no longer finite, the memory is too small, or the checkpoint
+            belongs to another run.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = build_network(settings, seed, device)
+    optimiser = torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    schedule = CosineAnnealingLR(
+        optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
+    )
+    training, validation = split_validation(len(images), settings.validation_fraction, seed)
+    identity = {"settings": settings.as_dict(), "seed": seed, "images": len(images)}
+    state = _State(network, optimiser, schedule, identity)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint, device)
+
+    step = torch.compile(network) if compile_network else network
+    images = images.to(device)
+    bar = tqdm(
+        total=settings.epochs,
+        initial=state.epoch,
+        desc=label,
+        unit="epoch",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+    saved = time.monotonic()
+    advice = f"try --batch-size {max(settings.batch_size // 2, 1)} or a smaller --width"
+    with memory_errors(advice), contextlib.closing(bar):
+        while state.epoch < settings.epochs and state.waited < settings.patience:
+            begin = time.monotonic()
+            rate = optimiser.param_groups[0]["lr"]
+            network.train()
+            train_loss = _train_epoch(
+                step, optimiser, images, training, settings, seed, state.epoch, precision
+            )
+            schedule.step()
+            network.eval()
+            validation_loss = _validate(step, images, validation, settings, precision)
+            if train_loss != train_loss or validation_loss != validation_loss:
+                raise N2NError(
+                    f"The loss is not a number in epoch {state.epoch + 1}; "
+                    f"lower --learning-rate (now {settings.learning_rate:g}) or use "
+                    "--precision float32. The checkpoint before it is kept."
+                )
+            state.finish_epoch(
+                {
+                    "epoch": state.epoch + 1,
+                    "learning_rate": rate,
+                    "train_loss": train_loss,
+                    "validation_loss": validation_loss,
+                    "seconds": time.monotonic() - begin,
+                },
+                settings,
+            )
+            last = state.epoch == settings.epochs or state.waited == settings.patience
+            if checkpoint is not None and (last or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                state.save(checkpoint)
+                saved = time.monotonic()
+            bar.set_postfix(
+                train=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}", refresh=False
+            )
+            bar.update()
+
+    if settings.checkpoint == "best":
+        network.load_state_dict(state.best_weights)
+    network.eval()
+    return Trained(
+        network=network,
+        history=state.history,
+        best_epoch=state.best_epoch if settings.checkpoint == "best" else state.epoch,
+        stopped="early" if state.waited >= settings.patience else "epochs",
+        seconds=sum(row["seconds"] for row in state.history),
+    )
+
+
+def _train_epoch(
+    network: Reconstruct,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    indices: Tensor,
+    settings: Settings,
+    seed: int,
+    epoch: int,
+    precision: torch.dtype,
+) -> float:
+    """One pass over the training images; the mean loss, read from the device once."""
+    device = images.device
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+    noise = torch.Generator(device).manual_seed(_mix(seed, epoch) + 1)
+    total = torch.zeros((), device=device)
+    for batch in torch.split(indices[order].to(device), settings.batch_size):
+        x0 = normalise(images[batch])
+        x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
+        with precision_context(device, precision):
+            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+        loss = total_loss(reconstruction, x0, settings)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += loss.detach() * len(batch)
+    return float(total) / len(indices)
+
+
+@torch.inference_mode()
+def _validate(
+    network: Reconstruct,
+    images: Tensor,
+    indices: Tensor,
+    settings: Settings,
+    precision: torch.dtype,
+) -> float:
+    """The mean loss of the validation images under one fixed noise.
+
+    With a fresh draw in each epoch the stopping rule would follow the noise of the noise.
+    """
+    device = images.device
+    noise = fixed_noise(settings).to(device)
+    total = torch.zeros((), device=device)
+    for batch in torch.split(indices.to(device), settings.batch_size):
+        x0 = normalise(images[batch])
+        x = corrupt(x0, noise, settings.noise)
+        with precision_context(device, precision):
+            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+        total += total_loss(reconstruction, x0, settings) * len(batch)
+    return float(total) / len(indices)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A generator's seed for an epoch of a run; even, so that the next one is free."""
+    return 2 * (seed * 1_000_000 + epoch)
+
+
+class _State:
+    """What an interrupted run needs to go on as if nothing had happened."""
+
+    def __init__(
+        self,
+        network: MNet,
+        optimiser: torch.optim.Optimizer,
+        schedule: CosineAnnealingLR,
+        identity: dict[str, Any],
+    ) -> None:
+        self.network, self.optimiser, self.schedule = network, optimiser, schedule
+        self.identity = identity
+        self.epoch = 0
+        self.waited = 0
+        self.best_loss = float("inf")
+        self.best_epoch = 0
+        self.best_weights: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+
+    def finish_epoch(self, row: dict[str, float], settings: Settings) -> None:
+        """Count the epoch, and keep the weights if its loss is the lowest so far."""
+        self.epoch += 1
+        self.history.append(row)
+        loss = row["validation_loss" if settings.monitor == "validation" else "train_loss"]
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
+            self.best_weights = {
+                name: value.detach().clone() for name, value in self.network.state_dict().items()
+            }
+        else:
+            self.waited += 1
+
+    def save(self, path: Path) -> None:
+        """Write everything to a temporary file and move it into place."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            torch.save(
+                {
+                    "identity": self.identity,
+                    "network": self.network.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "epoch": self.epoch,
+                    "waited": self.waited,
+                    "best_loss": self.best_loss,
+                    "best_epoch": self.best_epoch,
+                    "best_weights": self.best_weights,
+                    "history": self.history,
+                },
+                temporary,
+            )
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise N2NError(
+                f"The checkpoint {path} cannot be written ({error}); "
+                "free some space or choose another --results folder. "
+                "The checkpoint before it is kept."
+            ) from error
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Continue from a checkpoint of the same run."""
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # a foreign file can fail in many ways
+            raise N2NError(
+                f"The checkpoint {path} cannot be read; delete it to train from the start."
+            ) from error
+        if state.get("identity") != self.identity:
+            raise N2NError(
+                f"The checkpoint {path} belongs to another run; delete it to train from the start."
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
+            setattr(self, name, state[name])

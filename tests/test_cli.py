@@ -1,0 +1,168 @@
+"""The command line, from images to tables, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from n2n.cli import main
+
+TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
+
+
+def n2n(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def run_parts(parts: Path, results: Path, *more: object) -> Result:
+    return n2n(
+        "run", "--data", parts, "--dataset", "parts", "--category", "disc", "--results", results,
+        "--epochs", 2, *TINY, *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    outcome = run_parts(parts, results)
+    assert outcome.exit_code == 0, outcome.output
+    return next(results.glob("runs/*/*/*/*/seed0"))
+
+
+def test_run_writes_a_whole_record(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "record.json", "history.csv", "scores.csv", "pixel_roc.csv", "weights.pt",
+    }  # fmt: skip
+    record = json.loads((finished / "record.json").read_text())
+    assert record["data"]["test_anomalous"] == 4
+    assert record["training"]["epochs"] == 2
+    assert record["settings"]["image_size"] == 64
+    assert record["provenance"]["packages"]["torch"]
+    # The work folder is gone: nothing half-finished is left.
+    assert not list((finished.parents[5] / "work").glob("parts/**/*"))
+
+
+def test_record_agrees_with_scikit_learn_on_its_own_scores(finished: Path) -> None:
+    record = json.loads((finished / "record.json").read_text())
+    scores = pd.read_csv(finished / "scores.csv")
+    expected = roc_auc_score(scores["anomalous"], scores["max"])
+    assert record["metrics"]["image"]["auroc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_complete_record_is_reused(finished: Path, parts: Path) -> None:
+    before = (finished / "record.json").stat().st_mtime_ns
+    assert run_parts(parts, finished.parents[5]).exit_code == 0
+    assert (finished / "record.json").stat().st_mtime_ns == before
+
+
+def test_the_same_run_elsewhere_gives_the_same_numbers(
+    finished: Path, parts: Path, tmp_path: Path
+) -> None:
+    run_parts(parts, tmp_path)
+    again = next(tmp_path.glob("runs/*/*/*/*/seed0"))
+    assert (again / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes()
+
+
+def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path: Path) -> None:
+    image = parts / "parts/disc/test/spot/000.png"
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", "--device", "cpu", image)
+    assert outcome.exit_code == 0, outcome.output
+    table = pd.read_csv(tmp_path / "out/scores.csv")
+    recorded = pd.read_csv(finished / "scores.csv").set_index("image")["max"]
+    assert table["score"].item() == pytest.approx(recorded["test/spot/000.png"], rel=1e-3)
+    for name in ("000_heat.png", "000_overlay.png"):
+        assert Image.open(tmp_path / "out" / name).size == (64, 64)
+
+
+def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", broken)
+    assert outcome.exit_code == 1
+    assert "broken.png" in outcome.output
+    assert not (tmp_path / "out").exists()
+    outcome = n2n("detect", "--run", tmp_path, "--out", tmp_path / "out", broken)
+    assert outcome.exit_code == 1
+    assert "weights" in outcome.output
+
+
+def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:
+    foreign = tmp_path / "weights.pt"
+    foreign.write_bytes(b"foreign")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    outcome = n2n("detect", "--run", foreign, "--out", tmp_path / "out", tmp_path / "a.png")
+    assert outcome.exit_code == 1
+    assert "is not a file of weights" in outcome.output
+
+
+def test_check_lists_own_data_and_fails_on_damage(parts: Path, tmp_path: Path) -> None:
+    outcome = n2n("check", parts)
+    assert outcome.exit_code == 0, outcome.output
+    assert "parts/disc" in outcome.output
+    folder = tmp_path / "mine/part/train/good"
+    folder.mkdir(parents=True)
+    (folder / "000.png").write_bytes(b"")
+    outcome = n2n("check", tmp_path)
+    assert outcome.exit_code == 1
+    assert "000.png" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--category", "absent"], "absent"),
+        (["--noise", "1.5"], "noise=1.5 must be between 0 and 1"),
+        (["--set", "colour=1"], "no setting 'colour'"),
+        (["--set", "colour"], "NAME=VALUE"),
+        (["--device", "quantum"], "'quantum' cannot be used"),
+        (["--precision", "int4"], "no precision 'int4'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    parts: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    outcome = run_parts(parts, tmp_path, *arguments)
+    assert outcome.exit_code == 1
+    assert outcome.output.startswith("n2n: ")
+    assert len(outcome.output.strip().splitlines()) == 1
+    assert sentence in outcome.output
+
+
+def test_set_reaches_any_setting(parts: Path, tmp_path: Path) -> None:
+    outcome = run_parts(parts, tmp_path, "--set", "sigmas=[1, 2]", "--set", "image_score=mean")
+    assert outcome.exit_code == 0, outcome.output
+    record = json.loads(next(tmp_path.glob("runs/**/record.json")).read_text())
+    assert record["settings"]["sigmas"] == [1, 2]
+    assert "sigmas-1+2" in record["variant"]
+
+
+def test_tables_and_audit(tmp_path: Path) -> None:
+    outcome = n2n("tables", "--results", tmp_path / "none", "--out", tmp_path / "out")
+    assert outcome.exit_code == 0, outcome.output
+    assert "not run" in outcome.output
+    outcome = n2n("audit")
+    assert outcome.exit_code == 0, outcome.output
+    assert "do not hold" in outcome.output
+
+
+@pytest.mark.parametrize(
+    "command", ["", "demo-data", "check", "run", "detect", "tables", "audit", "replicate"]
+)
+def test_help(command: str) -> None:
+    outcome = n2n(*filter(None, [command]), "--help")
+    assert outcome.exit_code == 0
+    assert "Usage" in outcome.output
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, n2n.cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,141 @@
+"""Eq. (1), the noise and the normalisation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise, to_unit
+from n2n.settings import make_settings
+
+SETTINGS = make_settings(image_size=64)
+GREYS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Each by hand: (1 - lambda) x0 + lambda epsilon.
+@pytest.mark.parametrize(
+    ("x0", "epsilon", "noise", "expected"),
+    [
+        (1.0, 0.5, 0.3, 0.85),
+        (-1.0, 0.5, 0.3, -0.55),
+        (-1.0, -1.0, 0.3, -1.0),
+        (0.2, 1.5, 0.3, 0.59),
+        (0.6, -0.4, 0.2, 0.4),
+        (0.6, -0.4, 0.4, 0.2),
+        (0.0, 2.0, 0.5, 1.0),
+    ],
+)
+def test_blends_as_equation_1(x0, epsilon, noise, expected):
+    x = corrupt(torch.full((2, 3, 4, 5), x0), torch.full((2, 3, 4, 5), epsilon), noise)
+    assert x.shape == (2, 3, 4, 5)
+    torch.testing.assert_close(x, torch.full((2, 3, 4, 5), expected))
+
+
+def test_limits_are_the_image_and_the_noise():
+    x0 = normalise(GREYS)
+    epsilon = draw_noise(tuple(x0.shape), SETTINGS, generator(0))
+    assert torch.equal(corrupt(x0, epsilon, 0.0), x0)
+    assert torch.equal(corrupt(x0, epsilon, 1.0), epsilon)
+
+
+def test_leaves_its_inputs_alone():
+    greys, x0 = GREYS.clone(), normalise(GREYS)
+    epsilon = fixed_noise(make_settings(image_size=64))[..., :16, :16]
+    copies = x0.clone(), epsilon.clone()
+    corrupt(x0, epsilon, 0.3)
+    to_unit(x0)
+    assert torch.equal(greys, GREYS)
+    assert torch.equal(x0, copies[0])
+    assert torch.equal(epsilon, copies[1])
+
+
+def test_noise_has_mean_and_deviation_one_half():
+    """Section 3.1's N(0.5, 0.5); five standard errors of a sample of 196 608 values."""
+    epsilon = draw_noise((16, 3, 64, 64), SETTINGS, generator(1)).double().numpy()
+    n = epsilon.size
+    assert epsilon.mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(n))
+    assert epsilon.std() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(2 * n))
+    assert stats.kstest(epsilon.ravel(), "norm", args=(0.5, 0.5)).pvalue > 1e-3
+
+
+def test_noise_is_independent_between_pixels_channels_and_images():
+    epsilon = draw_noise((16, 3, 64, 64), SETTINGS, generator(2)).double().numpy()
+    pairs = [
+        (epsilon[:-1], epsilon[1:]),
+        (epsilon[:, :-1], epsilon[:, 1:]),
+        (epsilon[:, :, :-1], epsilon[:, :, 1:]),
+        (epsilon[..., :-1], epsilon[..., 1:]),
+    ]
+    for one, other in pairs:
+        correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+        assert abs(correlation) < 5 / np.sqrt(one.size)
+
+
+def test_noise_follows_the_settings():
+    settings = make_settings(image_size=64, noise_mean=-0.25, noise_std=1.5)
+    epsilon = draw_noise((4, 3, 64, 64), settings, generator(3))
+    assert float(epsilon.mean()) == pytest.approx(-0.25, abs=0.04)
+    assert float(epsilon.std()) == pytest.approx(1.5, abs=0.03)
+    flat = draw_noise((1, 3, 8, 8), make_settings(noise_std=0.0), generator(3))
+    assert torch.equal(flat, torch.full((1, 3, 8, 8), 0.5))
+
+
+def test_noise_is_its_seed_and_goes_on():
+    first, second = generator(4), generator(4)
+    once = draw_noise((1, 3, 8, 8), SETTINGS, first)
+    assert torch.equal(once, draw_noise((1, 3, 8, 8), SETTINGS, second))
+    assert not torch.equal(once, draw_noise((1, 3, 8, 8), SETTINGS, first))
+    assert not torch.equal(once, draw_noise((1, 3, 8, 8), SETTINGS, generator(5)))
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_fixed_noise_is_fixed(size):
+    settings = make_settings(image_size=size)
+    state = torch.get_rng_state()
+    field = fixed_noise(settings)
+    assert field.shape == (1, 3, size, size)
+    assert field.dtype == torch.float32
+    torch.manual_seed(99)  # nothing that the caller seeds may reach it
+    assert torch.equal(field, fixed_noise(settings))
+    assert torch.equal(field, fixed_noise(settings, draw=0))
+    torch.set_rng_state(state)
+    fixed_noise(settings, draw=1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_fixed_noise_differs_by_draw():
+    draws = torch.stack([fixed_noise(SETTINGS, draw).flatten() for draw in range(4)])
+    correlations = torch.corrcoef(draws) - torch.eye(4)
+    assert float(correlations.abs().max()) < 5 / draws.shape[1] ** 0.5
+    assert draws.mean(1).tolist() == pytest.approx([0.5] * 4, abs=5 * 0.5 / 12288**0.5)
+
+
+def test_fixed_noise_is_the_same_on_every_image():
+    images = torch.rand(5, 3, 64, 64)
+    field = fixed_noise(SETTINGS)
+    together = corrupt(images, field, 0.3)
+    for image, x in zip(images, together, strict=True):
+        assert torch.equal(corrupt(image[None], field, 0.3)[0], x)
+        torch.testing.assert_close((x - 0.7 * image) / 0.3, field[0], atol=1e-6, rtol=1e-5)
+
+
+def test_normalise_is_mean_and_deviation_one_half():
+    """Against (x / 255 - 0.5) / 0.5 in float64."""
+    x = normalise(GREYS)
+    assert x.dtype == torch.float32
+    expected = (GREYS.double() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(x.double(), expected, atol=1.2e-7, rtol=0)
+    assert x.min() == -1
+    assert x.max() == 1
+
+
+def test_every_grey_value_survives_the_round_trip():
+    unit = to_unit(normalise(GREYS))
+    assert torch.equal((unit * 255).round().to(torch.uint8), GREYS)
+    torch.testing.assert_close(unit, GREYS / 255, atol=1.2e-7, rtol=0)
+    assert unit.min() == 0
+    assert unit.max() == 1

@@ -1,0 +1,75 @@
+"""The notebooks run through papermill, on tiny images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from n2n.study import missing_runs
+from tests.conftest import draw_parts
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def execute(name: str, output: Path, **parameters: object) -> str:
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", output, parameters=parameters, progress_bar=False
+    )
+    return output.read_text()
+
+
+@pytest.fixture(scope="module")
+def mpdd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with two small categories that bear the names of MPDD's."""
+    root = tmp_path_factory.mktemp("mpdd")
+    for category in ("metal_plate", "tubes"):
+        draw_parts(root / "MPDD" / category)
+    return root
+
+
+def test_experiment_trains_and_draws(mpdd: Path, tmp_path: Path) -> None:
+    parameters = {
+        "data": str(mpdd), "dataset": "MPDD", "category": "tubes", "preset": "demo", "epochs": 1,
+        "width": 4, "image_size": 64, "device": "cpu", "results": str(tmp_path / "results"),
+    }  # fmt: skip
+    execute("experiment", tmp_path / "out.ipynb", **parameters)
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 5  # losses, scores, ROC curves, Figure 4, noise
+    # The second time, the record is there: nothing is trained, and images need not be at hand.
+    text = execute("experiment", tmp_path / "again.ipynb", **(parameters | {"data": None}))
+    assert "is complete: not run again" in text
+    assert "are not shown" in text
+
+
+def test_a_failing_notebook_says_why(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError, match="There is no record"):
+        execute("experiment", tmp_path / "out.ipynb", results=str(tmp_path))
+
+
+@pytest.mark.parametrize("table", range(1, 6))
+def test_tables_without_any_run(table: int, tmp_path: Path) -> None:
+    text = execute(f"table{table}", tmp_path / "out.ipynb", results=str(tmp_path / "none"))
+    assert "not run" in text
+
+
+def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
+    def wanted(table: int, **options: object) -> list[tuple[str, str, float, bool, int]]:
+        runs = missing_runs(table, mpdd, tmp_path, **options)  # type: ignore[arg-type]
+        return [(d, c, s.noise, s.attention, seed) for d, c, s, seed in runs]
+
+    assert wanted(1) == [
+        ("MPDD", "metal_plate", 0.3, True, 0),
+        ("MPDD", "tubes", 0.3, True, 0),
+    ]
+    assert wanted(3) == []
+    assert len(wanted(4, seeds=[0, 1], categories=["tubes"])) == 8
+    assert [run[3] for run in wanted(5, categories=["tubes"])] == [True, False]

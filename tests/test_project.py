@@ -1,0 +1,70 @@
+"""The project's own files stay in step."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, version in pins}
+
+
+def test_every_direct_dependency_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["book"], *extras["test"]]:
+        name = re.split(r"[<>=]", requirement)[0].lower()
+        assert name in locked(), f"{name} is missing in requirements.lock; run `make lock`"
+
+
+def test_the_lock_names_no_local_build() -> None:
+    for name, version in locked().items():
+        assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{name}=={version}"
+
+
+def test_conda_environment_installs_the_same_lock() -> None:
+    text = (ROOT / "environment.yml").read_text()
+    assert "- --requirement requirements.lock" in text
+    assert "- --editable ." in text
+    version = re.search(r"- python=(\d+\.\d+)", text)
+    assert version is not None
+    minimum = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert minimum == f">={version.group(1)}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_source_notebooks_have_no_outputs(path: Path) -> None:
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+
+
+def test_there_is_a_notebook_for_each_table() -> None:
+    names = {path.stem for path in NOTEBOOKS}
+    assert names == {"experiment", *(f"table{number}" for number in range(1, 6))}
+
+
+def test_no_picture_is_committed_outside_the_book() -> None:
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    pictures = [name for name in files if name.lower().endswith((".png", ".jpg", ".jpeg", ".pt"))]
+    assert pictures == [], "neither images of the data sets nor weights belong in the repository"
+
+
+def test_readme_names_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make replicate", "make replicate N2N_DATA=", "make test"):
+        assert command in readme

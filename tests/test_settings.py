@@ -1,0 +1,214 @@
+"""The presets, the names of their variants, and what is refused."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from n2n.errors import N2NError
+from n2n.settings import (
+    PRESETS,
+    Settings,
+    budget,
+    make_settings,
+    settings_from_dict,
+    variant,
+)
+
+# For each setting, values other than those of every preset.
+OTHERS = {
+    "image_size": [64, 96],
+    "noise": [0.0, 0.2, 0.4, 1.0],
+    "noise_mean": [0.0, -0.5],
+    "noise_std": [0.25, 1.0, 0.7071],
+    "width": [8, 64],
+    "attention": [False],
+    "loss": ["pytorch-msssim"],
+    "alpha": [0.0, 0.025, 1.0],
+    "sigmas": [(1.5,), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0)],
+    "c1": [1e-4],
+    "c2": [9e-4],
+    "border": ["zero"],
+    "learning_rate": [1e-4, 3e-4],
+    "min_learning_rate": [0.0, 1e-5],
+    "t_max": [7, 300],
+    "betas": [(0.9, 0.999)],
+    "weight_decay": [0.0],
+    "batch_size": [1, 16],
+    "epochs": [1, 30],
+    "patience": [5],
+    "monitor": ["training"],
+    "validation_fraction": [0.1],
+    "checkpoint": ["last"],
+    "noise_draws": [5],
+    "image_score": ["mean", "top1%"],
+}
+
+
+def every_variant() -> list[Settings]:
+    changes = [
+        {**({"loss_range": value} if value else {}), **change}
+        for value in (None, "unit", "normalised")
+        for change in [{}, *({name: v} for name, vs in OTHERS.items() for v in vs)]
+    ]
+    return [make_settings(preset, **change) for preset in PRESETS for change in changes]
+
+
+def test_paper_is_as_printed():
+    """Sections 3.1, 3.3 and 4.2, value by value."""
+    paper = PRESETS["paper"]
+    assert paper.image_size == 256
+    assert paper.noise == 0.3
+    assert (paper.noise_mean, paper.noise_std) == (0.5, 0.5)
+    assert paper.attention
+    assert paper.loss == "zhao"
+    assert (paper.c1, paper.c2) == (0.01, 0.03)
+    assert paper.loss_range == "normalised"
+    assert paper.betas == (0.5, 0.999)
+    assert paper.learning_rate == 1e-6
+    assert paper.min_learning_rate == 1e-6
+    assert paper.t_max == 100
+    assert paper.epochs == 500
+    assert paper.patience == 20
+    assert paper.validation_fraction == 0.2
+
+
+def test_presets_depart_from_the_paper_only_where_they_say_so():
+    def departures(preset: str, base: str) -> dict[str, object]:
+        other = PRESETS[base].as_dict()
+        return {k: v for k, v in PRESETS[preset].as_dict().items() if v != other[k]}
+
+    assert departures("replication", "paper") == {
+        "preset": "replication",
+        "learning_rate": 1e-3,
+        "epochs": 100,
+        "loss_range": "unit",
+    }
+    small = departures("demo", "replication")
+    assert small["preset"] == "demo"
+    assert set(small) <= {"preset", "image_size", "width", "epochs", "t_max", "learning_rate"}
+
+
+def test_presets_carry_their_names():
+    assert set(PRESETS) == {"paper", "replication", "demo"}
+    for name, settings in PRESETS.items():
+        assert settings.preset == name
+        assert variant(settings) == name
+        assert make_settings(name) == settings
+    assert make_settings() == PRESETS["replication"]
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PRESETS["paper"].noise = 0.2  # type: ignore[misc]
+
+
+def test_changes_replace_and_none_leaves_alone():
+    settings = make_settings("paper", noise=0.2, width=None, sigmas=[1.0, 2.0], attention=False)
+    expected = dataclasses.replace(PRESETS["paper"], noise=0.2, sigmas=(1.0, 2.0), attention=False)
+    assert settings == expected
+
+
+def test_zero_and_false_are_values():
+    settings = make_settings(noise=0, weight_decay=0.0, attention=False)
+    assert (settings.noise, settings.weight_decay, settings.attention) == (0, 0.0, False)
+
+
+def test_budget_ends_the_schedule_with_the_run():
+    assert make_settings("paper", **budget(30)).t_max == 30
+    assert make_settings("paper", **budget(30)).epochs == 30
+    assert make_settings("paper", **budget(None)) == PRESETS["paper"]
+
+
+def test_variant_names_are_unique():
+    every = set(every_variant())
+    assert len(every) > 200
+    assert len({variant(settings) for settings in every}) == len(every)
+
+
+def test_variant_names_are_folders():
+    for settings in every_variant():
+        name = variant(settings)
+        assert name.split("_")[0] == settings.preset
+        assert not set(name) & set('/\\:*?"<>| ')
+        assert len(name) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"noise": 0.2}, "replication_noise-0.2"),
+        ({"attention": False}, "replication_attention-off"),
+        ({"sigmas": (0.5, 1.0)}, "replication_sigmas-0.5+1"),
+        ({"noise": 0.2, "c1": 1e-4}, "replication_noise-0.2_c1-0.0001"),
+        ({"noise": 0.3}, "replication"),
+    ],
+)
+def test_variant_names_are_what_differs(changes, name):
+    assert variant(make_settings(**changes)) == name
+
+
+def test_settings_survive_a_json_record():
+    for settings in every_variant():
+        back = settings_from_dict(json.loads(json.dumps(settings.as_dict())))
+        assert back == settings
+        assert variant(back) == variant(settings)
+
+
+def test_unknown_preset_is_named():
+    with pytest.raises(N2NError, match=r"preset 'best'.*paper, replication, demo"):
+        make_settings("best")
+    with pytest.raises(N2NError, match="'best'"):
+        settings_from_dict({"preset": "best"})
+
+
+@pytest.mark.parametrize("name", ["lambda_", "lr", "Noise"])
+def test_unknown_setting_is_named(name):
+    with pytest.raises(N2NError, match=f"setting '{name}'"):
+        make_settings(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", 56),
+        ("image_size", 100),
+        ("image_size", 0),
+        ("noise", -0.1),
+        ("noise", 1.1),
+        ("noise", math.nan),
+        ("noise_std", -0.5),
+        ("width", 0),
+        ("width", 18),
+        ("alpha", -0.1),
+        ("alpha", 1.5),
+        ("sigmas", ()),
+        ("sigmas", (0.5, 0.0)),
+        ("sigmas", (-1.0,)),
+        ("sigmas", (33.0,)),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("t_max", 0),
+        ("batch_size", 0),
+        ("epochs", 0),
+        ("patience", 0),
+        ("validation_fraction", 0.0),
+        ("validation_fraction", 1.0),
+        ("noise_draws", 0),
+    ],
+)
+def test_values_out_of_range_are_named(name, value):
+    with pytest.raises(N2NError, match=f"setting {name}="):
+        make_settings(**{name: value})
+    with pytest.raises(N2NError, match=f"setting {name}="):
+        Settings(**{name: value})
+
+
+def test_sigmas_are_bounded_by_the_image():
+    """A window of four sigmas on either side must not be mirrored twice."""
+    assert make_settings(image_size=64, sigmas=(8.0,)).sigmas == (8.0,)
+    with pytest.raises(N2NError, match="sigmas"):
+        make_settings(image_size=64, sigmas=(8.1,))

@@ -1,0 +1,149 @@
+"""The tables: which run fills which cell, and what the verdict says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2n.records import RunKey, write_record
+from n2n.settings import make_settings, variant
+from n2n.tables import compare, ours_beside_paper, summary, to_markdown, verdict, write_tables
+
+
+def record(
+    results: Path,
+    category: str = "metal_plate",
+    image: float = 0.99,
+    seed: int = 0,
+    dataset: str = "MPDD",
+    stopped: str = "early",
+    **changes: object,
+) -> None:
+    settings = make_settings(**changes)  # type: ignore[arg-type]
+    content = {
+        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
+        "intervals": {
+            "image": {"auroc": (image - 0.002, image + 0.002)},
+            "pixel": {"auroc": (0.89, 0.91)},
+        },
+        "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
+        "settings": settings.as_dict(),
+        "training": {"epochs": settings.epochs, "stopped": stopped},
+    }
+    key = RunKey(dataset, category, "n2n", variant(settings), seed)
+    write_record(key, results, content, lambda _: None)
+
+
+def cell(results: Path, table: int, column: str, level: str = "image") -> dict[str, object]:
+    cells = compare(table, results)
+    rows = cells[
+        (cells["category"] == "metal_plate")
+        & (cells["column"] == column)
+        & (cells["level"] == level)
+    ]
+    assert len(rows) == 1
+    return dict(rows.iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "low", "high", "short", "expected"),
+    [
+        (90.0, 95.0, 89.0, 97.0, False, "reproduced"),  # inside the interval
+        (90.0, 90.9, 90.5, 91.0, False, "reproduced"),  # within a point
+        (90.0, 92.0, 91.0, 93.0, False, "not reproduced (higher)"),
+        (90.0, 80.0, 78.0, 82.0, False, "not reproduced (lower)"),
+        (90.0, 80.0, 78.0, 82.0, True, "under-trained"),
+        (90.0, 90.0, 89.0, 91.0, True, "reproduced"),
+        (90.0, np.nan, np.nan, np.nan, False, "not run"),
+    ],
+)
+def test_verdict(
+    paper: float, ours: float, low: float, high: float, short: bool, expected: str
+) -> None:
+    assert verdict(paper, ours, low, high, short) == expected
+
+
+def test_without_records_every_cell_is_not_run(tmp_path: Path) -> None:
+    for table in range(1, 6):
+        assert set(compare(table, tmp_path)["verdict"]) == {"not run"}
+
+
+def test_one_run_fills_its_cells_in_every_table(tmp_path: Path) -> None:
+    record(tmp_path)
+    assert cell(tmp_path, 1, "Ours")["ours"] == pytest.approx(99.0)
+    assert cell(tmp_path, 2, "Ours", "pixel")["ours"] == pytest.approx(90.0)
+    assert cell(tmp_path, 4, "lambda=0.3")["ours"] == pytest.approx(99.0)
+    assert cell(tmp_path, 5, "with attention")["ours"] == pytest.approx(99.0)
+    assert cell(tmp_path, 4, "lambda=0.2")["verdict"] == "not run"
+    assert cell(tmp_path, 1, "PatchCore")["verdict"] == "not run"
+
+
+def test_variants_go_to_their_own_columns(tmp_path: Path) -> None:
+    record(tmp_path, image=0.7, noise=0.0)
+    record(tmp_path, image=0.6, attention=False)
+    record(tmp_path, image=0.1, alpha=0.5)  # belongs to no column
+    assert cell(tmp_path, 4, "lambda=0")["ours"] == pytest.approx(70.0)
+    assert cell(tmp_path, 5, "without attention")["ours"] == pytest.approx(60.0)
+    assert cell(tmp_path, 1, "Ours")["verdict"] == "not run"
+
+
+def test_seeds_are_averaged_and_their_intervals_joined(tmp_path: Path) -> None:
+    record(tmp_path, image=0.98, seed=0)
+    record(tmp_path, image=0.96, seed=1)
+    row = cell(tmp_path, 1, "Ours")
+    assert (row["ours"], row["seeds"]) == (pytest.approx(97.0), 2)
+    assert row["std"] == pytest.approx(np.sqrt(2))
+    assert (row["low"], row["high"]) == (pytest.approx(95.8), pytest.approx(98.2))
+
+
+def test_the_largest_budget_stands_in_the_table(tmp_path: Path) -> None:
+    record(tmp_path, image=0.5, epochs=5, t_max=5, stopped="epochs")
+    assert cell(tmp_path, 1, "Ours")["verdict"] == "under-trained"
+    record(tmp_path, image=0.99)
+    row = cell(tmp_path, 1, "Ours")
+    assert (row["ours"], row["verdict"]) == (pytest.approx(99.0), "reproduced")
+
+
+def test_demonstration_never_enters_a_table(tmp_path: Path) -> None:
+    record(tmp_path, dataset="demo")
+    for table in range(1, 6):
+        assert compare(table, tmp_path)["ours"].isna().all()
+
+
+def test_average_only_of_a_whole_column(tmp_path: Path) -> None:
+    categories = [
+        "bracket_black",
+        "bracket_brown",
+        "bracket_white",
+        "connector",
+        "metal_plate",
+        "tubes",
+    ]
+    for category in categories[:-1]:
+        record(tmp_path, category)
+    cells = compare(1, tmp_path)
+    average = (cells["category"] == "average") & (cells["column"] == "Ours")
+    assert cells.loc[average, "verdict"].item() == "not run"
+    record(tmp_path, "tubes", image=0.93)
+    cells = compare(1, tmp_path)
+    assert cells.loc[average, "ours"].item() == pytest.approx((5 * 99 + 93) / 6)
+
+
+def test_files_and_summary(tmp_path: Path) -> None:
+    record(tmp_path / "results")
+    written = write_tables(tmp_path / "results", tmp_path / "out")
+    assert {path.name for path in written} >= {"table1.csv", "table5.md", "summary.md", "audit.md"}
+    assert "99.57" in (tmp_path / "out/table1.md").read_text()
+    counts = summary(tmp_path / "results").set_index("table")
+    assert counts.loc["Table 1", "reproduced"] == 1
+    assert counts.loc["Table 1", "not run"] == 5
+    shown = ours_beside_paper(compare(1, tmp_path / "results"))
+    assert list(shown["paper"])[4] == "99.57"
+
+
+def test_markdown_escapes_bars() -> None:
+    import pandas as pd
+
+    assert to_markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"

@@ -1,0 +1,193 @@
+"""Training: repeatable, resumable, and honest when it fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from n2n import training
+from n2n.corruption import corrupt, fixed_noise, normalise
+from n2n.detection import detect, image_scores
+from n2n.errors import N2NError
+from n2n.loss import total_loss
+from n2n.settings import Settings
+from n2n.training import Trained, build_network, split_validation, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    smooth = torch.rand(10, 3, 8, 8, generator=generator)
+    large = torch.nn.functional.interpolate(smooth, size=64, mode="bilinear")
+    return (large * 255).to(torch.uint8)
+
+
+def run(images: torch.Tensor, settings: Settings, **options: object) -> Trained:
+    return train(images, settings, 0, CPU, progress=False, **options)  # type: ignore[arg-type]
+
+
+def equal_weights(one: Trained, other: Trained) -> bool:
+    pairs = zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def losses(trained: Trained) -> list[tuple[float, float]]:
+    return [(row["train_loss"], row["validation_loss"]) for row in trained.history]
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    first, second = run(images, tiny), run(images, tiny)
+    assert losses(first) == losses(second)
+    assert equal_weights(first, second)
+    other = train(images, tiny, 1, CPU, progress=False)
+    assert losses(first) != losses(other)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(
+    images: torch.Tensor,
+    tiny: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
+) -> None:
+    whole = run(images, tiny)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = tmp_path / "work" / "checkpoint.pt"
+    validate = training._validate
+    calls = 0
+
+    def interrupted(*arguments: object) -> float:
+        nonlocal calls
+        calls += 1
+        if calls > stop_after:
+            raise KeyboardInterrupt
+        return validate(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_validate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tiny, checkpoint=checkpoint)
+    monkeypatch.setattr(training, "_validate", validate)
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == stop_after
+
+    resumed = run(images, tiny, checkpoint=checkpoint)
+    assert losses(resumed) == losses(whole)
+    assert equal_weights(resumed, whole)
+    assert resumed.best_epoch == whole.best_epoch
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(images, replace(tiny, epochs=1), checkpoint=checkpoint)
+    with pytest.raises(N2NError, match=r"checkpoint\.pt belongs to another run"):
+        run(images, replace(tiny, epochs=2), checkpoint=checkpoint)
+
+
+def test_a_damaged_checkpoint_is_named(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(N2NError, match=r"checkpoint\.pt cannot be read; delete it"):
+        run(images, tiny, checkpoint=checkpoint)
+
+
+def test_the_learning_rate_follows_the_cosine_of_section_4_2(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    trained = run(images, replace(tiny, epochs=4, t_max=2, learning_rate=1e-3))
+    rates = [row["learning_rate"] for row in trained.history]
+    # Falls to eta_min after t_max epochs, then rises again: that is what T_max = 100 with 500
+    # epochs does, too.
+    half = 1e-6 + (1e-3 - 1e-6) / 2
+    assert rates == pytest.approx([1e-3, half, 1e-6, half])
+
+
+def test_the_paper_s_rate_does_not_move(images: torch.Tensor, tiny: Settings) -> None:
+    trained = run(images, replace(tiny, epochs=3, learning_rate=1e-6))
+    assert {row["learning_rate"] for row in trained.history} == {1e-6}
+
+
+def test_training_lowers_the_loss(images: torch.Tensor, tiny: Settings) -> None:
+    trained = run(images, replace(tiny, epochs=12, t_max=12, learning_rate=1e-2))
+    assert trained.history[-1]["train_loss"] < 0.7 * trained.history[0]["train_loss"]
+
+
+def test_early_stopping_waits_for_patience_epochs_and_keeps_the_best(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = iter([3.0, 2.0, 2.0, 2.5, 2.1, 1.0])
+    monkeypatch.setattr(training, "_validate", lambda *_: next(script))
+    trained = run(images, replace(tiny, epochs=6, patience=3))
+    assert (trained.stopped, len(trained.history), trained.best_epoch) == ("early", 5, 2)
+
+
+def test_validation_loss_is_eq_9_on_held_out_images(images: torch.Tensor, tiny: Settings) -> None:
+    trained = run(images, replace(tiny, epochs=1))
+    _, held_out = split_validation(len(images), 0.2, 0)
+    x0 = normalise(images[held_out])
+    with torch.inference_mode():
+        restored = trained.network(corrupt(x0, fixed_noise(tiny), tiny.noise))
+        expected = float(total_loss(restored, x0, tiny))
+    assert trained.history[0]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_is_reported_with_its_epoch(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_validate", lambda *_: float("nan"))
+    with pytest.raises(N2NError, match=r"not a number in epoch 1; lower --learning-rate"):
+        run(images, tiny)
+
+
+def test_split_is_disjoint_complete_and_a_fifth() -> None:
+    training_part, validation = split_validation(54, 0.2, seed=0)
+    assert len(validation) == 11
+    assert sorted([*training_part.tolist(), *validation.tolist()]) == list(range(54))
+    assert not torch.equal(validation, split_validation(54, 0.2, seed=1)[1])
+    with pytest.raises(N2NError, match="1 training images cannot be split"):
+        split_validation(1, 0.2, seed=0)
+
+
+def test_initial_weights_leave_the_global_generator_alone(tiny: Settings) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_network(tiny, 0, CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_detection_does_not_depend_on_the_batch_size(images: torch.Tensor, tiny: Settings) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    single = detect(network, images, tiny, CPU, batch_size=1, progress=False)
+    batched = detect(network, images, tiny, CPU, batch_size=7, progress=False)
+    assert (single.maps - batched.maps).abs().max() < 1e-5
+
+
+def test_detection_averages_its_noise_draws(images: torch.Tensor, tiny: Settings) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    x0 = normalise(images[:1])
+    maps = []
+    for draw in range(3):
+        with torch.inference_mode():
+            restored = network(corrupt(x0, fixed_noise(tiny, draw), tiny.noise))
+        maps.append(training.total_loss(restored, x0, tiny))
+    detected = detect(network, images[:1], replace(tiny, noise_draws=3), CPU, progress=False)
+    assert float(detected.maps.mean()) == pytest.approx(float(sum(maps)) / 3, rel=1e-4)
+
+
+def test_image_scores_by_hand() -> None:
+    values = torch.arange(400, dtype=torch.float32).reshape(1, 20, 20)
+    scores = image_scores(values)
+    assert float(scores["max"]) == 399
+    assert float(scores["mean"]) == 199.5
+    assert float(scores["top1%"]) == (399 + 398 + 397 + 396) / 4
