@@ -159,7 +159,7 @@ def _experiment_pages(
     _say("no data set at hand: using the demonstration data, and the records that are there")
     images = demonstration / "data"
     demo_data.generate(images)
-    pages = [
+    pages: list[tuple[str, str, dict[str, Any]]] = [
         ("demo", category,
          {"data": str(images), "dataset": "demo", "category": category, "preset": "demo",
           "results": str(demonstration)})

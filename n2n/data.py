@@ -1,0 +1,476 @@
+"""Images of a category, decoded once: MPDD's layout, VisA's, or any folder like MVTec AD's.
+
+A category's images are at ``ROOT/DATASET/CATEGORY``. With a folder ``Data/Images`` in it, it has
+VisA's layout, and ``ROOT/DATASET/split_csv/1cls.csv`` is its split. Otherwise it has MVTec AD's,
+which is MPDD's too: ``train/good``, ``test/good``, ``test/DEFECT`` and
+``ground_truth/DEFECT/NAME_mask.png``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from n2n.errors import N2NError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+SPLIT_FILE = "split_csv/1cls.csv"
+
+# Published counts: training, normal test and anomalous test images. MPDD: Jezek et al. 2021 (the
+# sums are the paper's 888, 176 and 282); VisA: its official split file.
+EXPECTED_COUNTS: dict[tuple[str, str], tuple[int, int, int]] = {
+    ("MPDD", "bracket_black"): (289, 32, 47),
+    ("MPDD", "bracket_brown"): (185, 26, 51),
+    ("MPDD", "bracket_white"): (110, 30, 30),
+    ("MPDD", "connector"): (128, 30, 14),
+    ("MPDD", "metal_plate"): (54, 26, 71),
+    ("MPDD", "tubes"): (122, 32, 69),
+    ("VisA", "candle"): (900, 100, 100),
+    ("VisA", "capsules"): (542, 60, 100),
+    ("VisA", "cashew"): (450, 50, 100),
+    ("VisA", "chewinggum"): (453, 50, 100),
+    ("VisA", "fryum"): (450, 50, 100),
+    ("VisA", "macaroni1"): (900, 100, 100),
+    ("VisA", "macaroni2"): (900, 100, 100),
+    ("VisA", "pcb1"): (904, 100, 100),
+    ("VisA", "pcb2"): (901, 100, 100),
+    ("VisA", "pcb3"): (905, 101, 100),
+    ("VisA", "pcb4"): (904, 101, 100),
+    ("VisA", "pipe_fryum"): (450, 50, 100),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file of a category."""
+
+    name: str  # relative to the category's folder, with forward slashes
+    image: Path
+    mask: Path | None  # of an anomalous test image
+    defect: str  # 'good', the defect's folder, or 'anomaly' for VisA
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a category, in a fixed order."""
+
+    dataset: str
+    category: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category in memory, all images at one size."""
+
+    dataset: str
+    category: str
+    size: int
+    train: Tensor  # uint8, (N, 3, S, S)
+    test: Tensor  # uint8, (M, 3, S, S)
+    masks: Tensor  # bool, (M, S, S)
+    labels: Tensor  # bool, (M,): anomalous
+    names: tuple[str, ...]  # of the test images, as in `Sample`
+    defects: tuple[str, ...]  # of the test images
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class CategoryReport:
+    """What `check` found out about a category."""
+
+    dataset: str
+    category: str
+    train: int
+    test_good: int
+    test_anomalous: int
+    expected: tuple[int, int, int] | None
+    problems: tuple[str, ...]
+
+
+def list_category(root: Path, dataset: str, category: str) -> Listing:
+    """The files of a category; nothing is decoded.
+
+    Raises:
+        N2NError: where the folder, the split file, a mask or every training image is missing.
+    """
+    listing, problems = _scan(root, dataset, category)
+    if problems:
+        raise N2NError(problems[0])
+    return listing
+
+
+def find_categories(root: Path) -> list[tuple[str, str]]:
+    """Every (data set, category) below a root that has training images or VisA's folders.
+
+    Raises:
+        N2NError: where the root is not a folder.
+    """
+    if not root.is_dir():
+        raise N2NError(f"There is no folder {root}; name the folder that holds MPDD or VisA.")
+    return [
+        (dataset.name, category.name)
+        for dataset in sorted(root.iterdir())
+        if dataset.is_dir() and not dataset.name.startswith(".")
+        for category in sorted(dataset.iterdir())
+        if (category / "Data" / "Images").is_dir() or (category / "train" / "good").is_dir()
+    ]
+
+
+def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """Decode any image and resize it, (size, size, 3), without keeping the aspect ratio.
+
+    Bilinear with antialiasing. Sixteen bits are scaled to eight, transparency is laid on white,
+    the camera's rotation is applied, and an animation gives its first frame.
+
+    Raises:
+        N2NError: where the file is missing, damaged, not an image, or huge.
+    """
+    with _open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        rgb = _to_rgb(upright).resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(rgb, dtype=np.uint8)
+
+
+def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
+    """Decode the mask of an image, (size, size); any value above 0 is anomalous.
+
+    A pixel of the result is anomalous where half of it is covered; where a defect is so small that
+    none is, those that it covers most, so that no defect vanishes.
+
+    Raises:
+        N2NError: where the file is missing or damaged, has another size than the image, or marks
+            nothing.
+    """
+    with _open(path) as picture:
+        values = np.asarray(picture)  # of a palette image: its indices
+    with _open(image) as original:
+        upright = ImageOps.exif_transpose(original).size
+    marked = values > 0 if values.ndim == 2 else (values[..., :3] > 0).any(-1)
+    if marked.shape[::-1] != upright:
+        raise N2NError(
+            f"The mask {path} is {marked.shape[1]}x{marked.shape[0]} pixels, but its image {image} "
+            f"is {upright[0]}x{upright[1]}; export the mask at the image's size."
+        )
+    if not marked.any():
+        raise N2NError(
+            f"The mask {path} marks no pixel of an anomalous image; draw the defect, or move the "
+            "image to test/good."
+        )
+    coverage = Image.fromarray(marked.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    covered = np.asarray(coverage)
+    resized: NDArray[np.bool_] = covered >= min(0.5, float(covered.max()))
+    return resized
+
+
+def load_category(
+    root: Path,
+    dataset: str,
+    category: str,
+    size: int,
+    *,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Category:
+    """Decode a category with all cores.
+
+    Args:
+        root: the images are in ``root/dataset/category``.
+        dataset: folder's name.
+        category: folder's name.
+        size: pixels along each side.
+        cache: folder for the decoded tensors, found again by fingerprint and size.
+        progress: show a bar on stderr.
+
+    Raises:
+        N2NError: naming the first file that is missing or cannot be used.
+    """
+    listing = list_category(root, dataset, category)
+    samples = [*listing.train, *listing.test]
+    files = [s.image for s in samples] + [s.mask for s in samples if s.mask is not None]
+    label = f"{dataset}/{category}"
+    hashes = dict(
+        zip(files, _parallel(_sha256, files, f"{label}: checking files", progress), strict=True)
+    )
+    fingerprint = _fingerprint(listing, hashes)
+    stored = None if cache is None else cache / f"{fingerprint}-{size}.pt"
+    tensors = None if stored is None else _read_cache(stored)
+    if tensors is None:
+        images = list(
+            _parallel(
+                lambda sample: decode_image(sample.image, size),
+                samples, f"{label}: reading images", progress,
+            )
+        )  # fmt: skip
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        masks = [
+            np.zeros((size, size), bool) if s.mask is None else decode_mask(s.mask, s.image, size)
+            for s in listing.test
+        ]
+        count = len(listing.train)
+        tensors = {
+            "train": stacked[:count].clone(),
+            "test": stacked[count:].clone(),
+            "masks": torch.from_numpy(np.stack(masks)),
+        }
+        if stored is not None:
+            _write_cache(stored, tensors)
+    return Category(
+        dataset=dataset,
+        category=category,
+        size=size,
+        **tensors,
+        labels=torch.tensor([sample.mask is not None for sample in listing.test]),
+        names=tuple(sample.name for sample in listing.test),
+        defects=tuple(sample.defect for sample in listing.test),
+        fingerprint=fingerprint,
+    )
+
+
+def check(root: Path, *, progress: bool = True) -> list[CategoryReport]:
+    """Decode every image and mask below a root and collect what is wrong, file by file.
+
+    Raises:
+        N2NError: where the root is missing or has no category.
+    """
+    categories = find_categories(root)
+    if not categories:
+        raise N2NError(
+            f"There is no category in {root}; expected are folders such as "
+            f"{root / 'MPDD' / 'metal_plate' / 'train' / 'good'} or "
+            f"{root / 'VisA' / 'fryum' / 'Data' / 'Images'}."
+        )
+    return [_check_category(root, *names, progress=progress) for names in categories]
+
+
+def _check_category(root: Path, dataset: str, category: str, *, progress: bool) -> CategoryReport:
+    listing, problems = _scan(root, dataset, category)
+
+    def problem(sample: Sample) -> str | None:
+        try:
+            decode_image(sample.image, 64)
+            if sample.mask is not None:
+                decode_mask(sample.mask, sample.image, 64)
+        except N2NError as error:
+            return str(error)
+        return None
+
+    samples = [*listing.train, *listing.test]
+    found = _parallel(problem, samples, f"{dataset}/{category}: checking", progress)
+    problems += [text for text in found if text is not None]
+    good = sum(sample.defect == "good" for sample in listing.test)
+    counts = (len(listing.train), good, len(listing.test) - good)
+    expected = EXPECTED_COUNTS.get((dataset, category))
+    if expected is not None and counts != expected:
+        problems.append(
+            f"{dataset}/{category} has {counts[0]} training, {counts[1]} normal and {counts[2]} "
+            f"anomalous test images; published are {expected[0]}, {expected[1]} and {expected[2]}."
+        )
+    return CategoryReport(dataset, category, *counts, expected, tuple(problems))
+
+
+def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
+    """The files of a category, and a sentence about each that is missing or contradictory."""
+    for name in (dataset, category):
+        if name in ("", ".", "..") or {"/", "\\"} & set(name):
+            raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
+    folder = root / dataset / category
+    if not folder.is_dir():
+        raise N2NError(f"There is no folder {folder}; see `n2n check {root}` for what is there.")
+    problems: list[str] = []
+    if (folder / "Data" / "Images").is_dir():
+        train, test = _scan_visa(root / dataset, category, problems)
+    else:
+        train, test = _scan_mvtec(folder, problems)
+    if not train:
+        problems.append(f"There is no training image in {folder}; put normal ones in train/good.")
+    if not test:
+        problems.append(f"There is no test image in {folder}; put some in test/good.")
+    return Listing(dataset, category, tuple(train), tuple(test)), problems
+
+
+def _scan_mvtec(folder: Path, problems: list[str]) -> tuple[list[Sample], list[Sample]]:
+    def sample(image: Path, mask: Path | None, defect: str) -> Sample:
+        return Sample(image.relative_to(folder).as_posix(), image, mask, defect)
+
+    train = [sample(image, None, "good") for image in _images(folder / "train" / "good")]
+    test = []
+    defects = folder / "test"
+    for defect in sorted(defects.iterdir()) if defects.is_dir() else []:
+        for image in _images(defect):
+            mask = None
+            if defect.name != "good":
+                masks = folder / "ground_truth" / defect.name
+                mask = _with_any_suffix(masks / f"{image.stem}_mask")
+                if mask is None:
+                    problems.append(
+                        f"The mask {masks / image.stem}_mask.png of {image} is missing; "
+                        "restore it, or remove the image."
+                    )
+                    continue
+            test.append(sample(image, mask, defect.name))
+    return train, test
+
+
+def _scan_visa(
+    dataset: Path, category: str, problems: list[str]
+) -> tuple[list[Sample], list[Sample]]:
+    split = dataset / SPLIT_FILE
+    samples: dict[str, list[Sample]] = {"train": [], "test": []}
+    try:
+        with split.open(newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row.get("object") == category]
+    except FileNotFoundError:
+        problems.append(f"The split file {split} is missing; it comes with the data set.")
+        return [], []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"The split file {split} cannot be read ({error}); restore the original.")
+        return [], []
+    for row in rows:
+        part, label, name = row.get("split"), row.get("label"), row.get("image") or ""
+        if part not in samples or label not in ("normal", "anomaly"):
+            problems.append(
+                f"The split file {split} has a row with split {part!r} and label {label!r}; "
+                "restore the original."
+            )
+            continue
+        image = dataset / name
+        mask = dataset / (row.get("mask") or "") if label == "anomaly" else None
+        for path in (image, mask):
+            if path is not None and not (path.is_file() and _inside(path, dataset)):
+                problems.append(f"{path}, which {split} names, is missing; restore it.")
+                break
+        else:
+            inside = Path(name).relative_to(category).as_posix()
+            defect = "good" if mask is None else "anomaly"
+            samples[part].append(Sample(inside, image, mask, defect))
+    return tuple(sorted(samples[part], key=_order) for part in ("train", "test"))  # type: ignore[return-value]
+
+
+def _order(sample: Sample) -> tuple[bool, str]:
+    return sample.defect == "good", sample.name
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _with_any_suffix(stem: Path) -> Path | None:
+    candidates = [path for path in _images(stem.parent) if path.stem == stem.name]
+    return candidates[0] if candidates else None
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever goes wrong until the end of the block becomes one sentence."""
+    try:
+        # Pillow only warns between once and twice its limit; a part's photograph is below it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except N2NError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise N2NError(f"{path} has too many pixels to be a photograph; reduce it.") from error
+    except FileNotFoundError as error:
+        raise N2NError(f"There is no file {path}; restore it.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        size = path.stat().st_size if path.is_file() else 0
+        state = "empty" if size == 0 else "truncated or not an image"
+        raise N2NError(f"{path} cannot be read: it is {state}; restore or remove it.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        # Sixteen bits: Pillow's own conversion would clip them. Floats are taken as 0 to 65535.
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, "white")
+        image.alpha_composite(rgba)
+    return image.convert("RGB")
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], label: str, progress: bool
+) -> Iterator[Result]:
+    """Map with a thread per core (Pillow and hashing release the lock), in order, with a bar."""
+    items = list(items)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(function, items)
+        yield from tqdm(
+            results, total=len(items), desc=label, unit="file", disable=not progress, leave=False
+        )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise N2NError(f"{path} cannot be read ({error}); restore it.") from error
+
+
+def _fingerprint(listing: Listing, hashes: dict[Path, str]) -> str:
+    """Sixteen digits that change with any byte, name or role of a file, not with its place."""
+    digest = hashlib.sha256()
+    for part, samples in (("train", listing.train), ("test", listing.test)):
+        for sample in samples:
+            mask = "" if sample.mask is None else hashes[sample.mask]
+            digest.update(f"{part}\0{sample.name}\0{hashes[sample.image]}\0{mask}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(path: Path) -> dict[str, Tensor] | None:
+    try:
+        tensors: dict[str, Tensor] = torch.load(path, weights_only=True)
+    except Exception:  # missing or damaged: decode again
+        return None
+    return tensors if set(tensors) == {"train", "test", "masks"} else None
+
+
+def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(tensors, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise N2NError(
+            f"The decoded images cannot be kept in {path.parent} ({error}); free some space or "
+            "choose another --results folder."
+        ) from error
