@@ -76,6 +76,7 @@ def run_experiment(
         Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
         progress=progress,
     )  # fmt: skip
+    prepared = time.monotonic() - began
     trained = train(
         images.train,
         settings,
@@ -87,6 +88,7 @@ def run_experiment(
         progress=progress,
         label=f"{dataset}/{category} {key.variant} seed {seed}",
     )
+    resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
     detected = detect(trained.network, images.test, settings, where, dtype, progress=progress)
     untrained = detect(
         build_network(settings, seed, where), images.test, settings, where, dtype, progress=False
@@ -120,7 +122,7 @@ def run_experiment(
             "device": describe(where),
             "precision": str(dtype).removeprefix("torch."),
             "compiled": compile_network,
-            "wall_seconds": round(time.monotonic() - began, 1),
+            "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
         },
     }
