@@ -19,7 +19,7 @@ from n2n.device import choose_device, choose_precision, describe, peak_memory_mi
 from n2n.errors import N2NError
 from n2n.network import MNet
 from n2n.records import Record, RunKey, provenance, read_record, write_record
-from n2n.settings import Settings, settings_from_dict, variant
+from n2n.settings import Settings, command_options, settings_from_dict, variant
 from n2n.training import Trained, build_network, split_validation, train
 
 WEIGHTS = "weights.pt"
@@ -122,6 +122,12 @@ def run_experiment(
             "device": describe(where),
             "precision": str(dtype).removeprefix("torch."),
             "compiled": compile_network,
+            "command": " ".join(
+                [
+                    f"n2n run --data ROOT --dataset {dataset} --category {category} --seed {seed}",
+                    *command_options(settings),
+                ]
+            ),
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
         },

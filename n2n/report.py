@@ -68,11 +68,26 @@ def metrics_table(record: Record) -> HTML:
     return html_table(pd.DataFrame(rows))
 
 
+def score_table(record: Record) -> HTML:
+    """The image-level metrics that other image scores would have given, in percent."""
+    chosen = record.content["settings"]["image_score"]
+    rows = [
+        {"image score": name + (" (chosen beforehand)" if name == chosen else "")}
+        | {
+            label: f"{100 * values[metric]:.2f}"
+            for metric, label in (("auroc", "AUROC"), ("ap", "average precision"))
+        }
+        for name, values in record.content["image_scores"].items()
+    ]
+    return html_table(pd.DataFrame(rows))
+
+
 def provenance_table(record: Record) -> HTML:
     """Where the numbers of a record come from."""
     origin, data = record.content["provenance"], record.content["data"]
     rows = {
         "record": record.folder.as_posix(),
+        "rerun": origin["command"],
         "date": origin["date"],
         "commit": origin["commit"] or "not from a checkout",
         "device": f"{origin['device']}, {origin['precision']}",

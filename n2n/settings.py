@@ -8,6 +8,7 @@ the evidence in the book's ledger of decisions. `demo` is `replication` made sma
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -143,6 +144,14 @@ def budget(epochs: int | None) -> dict[str, int | None]:
 def settings_from_dict(values: dict[str, Any]) -> Settings:
     """The settings that `Settings.as_dict` wrote."""
     return make_settings(**values)
+
+
+def command_options(settings: Settings) -> list[str]:
+    """The options of ``n2n run`` that give these settings."""
+    base = PRESETS[settings.preset].as_dict()
+    changed = {k: v for k, v in settings.as_dict().items() if v != base[k]}
+    options = [f"--set {name}={json.dumps(value)}" for name, value in changed.items()]
+    return [f"--preset {settings.preset}", *options]
 
 
 def variant(settings: Settings) -> str:
