@@ -136,7 +136,7 @@ def _statistics(
     The latter two are taken as differences of weighted means, ``E[xy] - E[x] E[y]``.
     """
     mu_x, mu_y, mean_squares, mean_product = gaussian_filter(moments, sigma, border)
-    return mu_x, mu_y, mean_product - mu_x * mu_y, mean_squares - mu_x * mu_x - mu_y * mu_y
+    return mu_x, mu_y, mean_product - mu_x * mu_y, mean_squares - (mu_x**2 + mu_y**2)
 
 
 def _ms_ssim_gradient(
@@ -214,7 +214,7 @@ def _on_loss_range(
 
 
 class _MeanError(torch.autograd.Function):
-    """The mean of `error_map`, for images on the loss range; differentiable in the first.
+    """The mean of `error_map`, for images on the loss range; differentiable once, in `x`.
 
     The gradient is computed along with the value and is all that is kept until the backward pass.
     A CPU takes one image at a time, whose filtered moments then stay in its cache.

@@ -1,14 +1,21 @@
 """Exact detection and localisation metrics, without a grid of thresholds.
 
-Every metric here changes only where a threshold passes the score of a positive. So the negatives
-are sorted once, and for each positive two binary searches count the negatives above it and those
-that tie with it; nothing else is needed. A metric that is not defined (no positive or no negative)
-is NaN.
+Where each positive stands among the negatives determines every metric here. So the negatives are
+sorted once, and two binary searches count those above each positive and those that tie with it;
+all metrics follow in closed form. Each lies between 0 and 1, and is NaN where it is
+not defined: without a positive, without a negative, or without anything.
+
+Every function raises `N2NError` where a score is not finite or the shapes do not fit.
+
+Sources: Fawcett, "An introduction to ROC analysis", 2006 (AUROC, ties); scikit-learn's
+`average_precision_score` (average precision); Bergmann et al., "The MVTec Anomaly Detection
+Dataset", IJCV 2021, and its published evaluation code (AUPRO); Efron and Tibshirani, "An
+Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
@@ -21,176 +28,120 @@ Scores = NDArray[np.floating[Any]]
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+IMAGE_KEYS = ("auroc", "ap", "f1max")
+PIXEL_KEYS = (*IMAGE_KEYS, "aupro")
 FPR_LIMIT = 0.3  # of AUPRO; Bergmann et al. 2021
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """Where each positive stands among the negatives; positives in falling order of score."""
-
-    order: NDArray[np.intp]  # of the positives
-    scores: Scores  # of the positives, falling
-    above: NDArray[np.intp]  # negatives with a larger score
-    above_or_tied: NDArray[np.intp]  # negatives with a score at least as large
-    negatives: int
-
-
-def _rank(scores: Scores, labels: Labels) -> _Ranking:
-    scores, labels = np.asarray(scores), np.asarray(labels, dtype=bool)
-    if scores.shape != labels.shape:
-        raise N2NError(f"There are scores of shape {scores.shape}, but labels of {labels.shape}.")
-    if not np.isfinite(scores).all():
-        raise N2NError("A score is not a finite number; the run that made it has diverged.")
-    negative, positive = np.sort(scores[~labels]), scores[labels]
-    order = np.argsort(-positive, kind="stable")
-    positive = positive[order]
-    return _Ranking(
-        order,
-        positive,
-        len(negative) - np.searchsorted(negative, positive, "right"),
-        len(negative) - np.searchsorted(negative, positive, "left"),
-        len(negative),
-    )
-
-
-def _defined(ranking: _Ranking) -> bool:
-    return len(ranking.scores) > 0 and ranking.negatives > 0
-
-
-def _auroc(ranking: _Ranking) -> float:
-    if not _defined(ranking):
-        return float("nan")
-    mean = (ranking.above.mean() + ranking.above_or_tied.mean()) / 2
-    return 1 - float(mean) / ranking.negatives
-
-
-def _precision_recall(ranking: _Ranking) -> tuple[Floats, Floats]:
-    """Precision and recall at the score of each positive; among ties, after the last of them."""
-    found = np.searchsorted(-ranking.scores, -ranking.scores, "right")
-    precision = found / (found + ranking.above_or_tied)
-    return precision, found / len(ranking.scores)
-
-
-def _average_precision(ranking: _Ranking) -> float:
-    # Each positive raises the recall by the same step, at the precision of its threshold.
-    return float(_precision_recall(ranking)[0].mean()) if _defined(ranking) else float("nan")
-
-
-def _f1_max(ranking: _Ranking) -> float:
-    if not _defined(ranking):
-        return float("nan")
-    precision, recall = _precision_recall(ranking)
-    return float((2 * precision * recall / (precision + recall)).max())
-
-
-def _aupro(ranking: _Ranking, weights: Floats, limit: float) -> float:
-    """The area under the curve of region overlap against false-positive rate, up to ``limit``.
-
-    A positive pixel adds its weight to the overlap once the threshold passes its score, that is
-    from a certain false-positive rate on; where negatives tie with it, in proportion.
-    """
-    if not _defined(ranking):
-        return float("nan")
-    first = ranking.above / ranking.negatives
-    last = ranking.above_or_tied / ranking.negatives
-    width = np.maximum(last - first, np.finfo(np.float64).tiny)
-    ramp = np.clip(limit - first, 0, last - first)
-    area = ramp**2 / (2 * width) + np.clip(limit - last, 0, None)
-    return float((weights[ranking.order] * area).sum() / limit)
-
-
-def region_weights(masks: Labels) -> Floats:
-    """For each positive pixel in reading order, 1 / (number of regions x size of its region).
-
-    Regions are connected along edges and corners, within one image.
-    """
-    parts, regions = [], 0
-    for mask in masks:
-        numbered, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        sizes = np.bincount(numbered.ravel())
-        parts.append(1.0 / sizes[numbered[mask]])
-        regions += count
-    return np.concatenate(parts) / max(regions, 1) if parts else np.empty(0)
-
-
 def auroc(scores: Scores, labels: Labels) -> float:
-    """Area under the ROC curve; ties count one half.
+    """Area under the ROC curve: the chance that a positive outscores a negative; ties count half.
 
     Args:
         scores: any shape, larger is more anomalous.
         labels: the same shape, True is anomalous.
-
-    Raises:
-        N2NError: where the shapes differ or a score is not finite, as in all functions here.
     """
-    return _auroc(_rank(scores, labels))
+    return image_metrics(scores, labels)["auroc"]
 
 
 def average_precision(scores: Scores, labels: Labels) -> float:
-    """Step-wise area under the precision-recall curve, as scikit-learn defines it."""
-    return _average_precision(_rank(scores, labels))
+    """Step-wise area under the precision-recall curve, as scikit-learn defines it.
+
+    Args:
+        scores: any shape, larger is more anomalous.
+        labels: the same shape, True is anomalous.
+    """
+    return image_metrics(scores, labels)["ap"]
 
 
 def f1_max(scores: Scores, labels: Labels) -> float:
-    """The largest F1 over all thresholds; an optimistic figure, since it sees the labels."""
-    return _f1_max(_rank(scores, labels))
+    """The largest F1 over all thresholds; an optimistic figure, since it sees the labels.
+
+    Args:
+        scores: any shape, larger is more anomalous.
+        labels: the same shape, True is anomalous.
+    """
+    return image_metrics(scores, labels)["f1max"]
 
 
 def aupro(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) -> float:
-    """Area under the per-region overlap (Bergmann et al. 2021), normalised by its limit.
+    """Area under the per-region overlap against the false-positive rate, divided by its limit.
+
+    The overlap is the found share of a region, averaged over the regions of all images, which are
+    connected along edges and corners. The rate is that of all normal pixels of all images.
 
     Args:
-        maps: (N, H, W).
-        masks: (N, H, W); each connected region counts the same, whatever its size.
-        fpr_limit: false-positive rate, over all normal pixels, up to which the area is taken.
+        maps: (N, H, W), larger is more anomalous.
+        masks: (N, H, W), True is anomalous.
+        fpr_limit: the rate up to which the area is taken, above 0 and at most 1.
     """
-    return _aupro(_rank(maps, masks), region_weights(masks), fpr_limit)
+    return pixel_metrics(maps, masks, fpr_limit=fpr_limit)["aupro"]
 
 
 def image_metrics(scores: Scores, labels: Labels) -> dict[str, float]:
-    """AUROC, average precision and F1-max of image scores, (N,) each, from 0 to 1."""
-    ranking = _rank(scores, labels)
-    return {
-        "auroc": _auroc(ranking),
-        "ap": _average_precision(ranking),
-        "f1max": _f1_max(ranking),
-    }
+    """AUROC, average precision and F1-max of one score per image.
+
+    Args:
+        scores: (N,), larger is more anomalous.
+        labels: (N,), True is anomalous.
+
+    Returns:
+        The values of `IMAGE_KEYS`.
+    """
+    scores, labels = _checked(scores, labels)
+    if not _defined(labels):
+        return dict.fromkeys(IMAGE_KEYS, math.nan)
+    above, reached, gained, _ = _steps(scores, labels)
+    values = _measure(above, reached, gained, int((~labels).sum()))
+    return {key: float(value) for key, value in values.items()}
 
 
 def pixel_metrics(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
-    """AUROC, average precision, F1-max and AUPRO of all pixels, (N, H, W) each, from 0 to 1."""
-    ranking = _rank(maps, masks)
-    return {
-        "auroc": _auroc(ranking),
-        "ap": _average_precision(ranking),
-        "f1max": _f1_max(ranking),
-        "aupro": _aupro(ranking, region_weights(masks), fpr_limit),
-    }
+    """AUROC, average precision and F1-max of all pixels together, and AUPRO; sorts them once.
+
+    Args:
+        maps: (N, H, W), larger is more anomalous.
+        masks: (N, H, W), True is anomalous.
+        fpr_limit: as in `aupro`.
+
+    Returns:
+        The values of `PIXEL_KEYS`.
+    """
+    maps, masks = _checked(maps, masks, fpr_limit)
+    if not _defined(masks):
+        return dict.fromkeys(PIXEL_KEYS, math.nan)
+    above, reached, gained, step = _steps(maps, masks)
+    shares = np.concatenate([_region_shares(mask) for mask in masks])
+    overlap: Floats = np.bincount(step, shares).astype(np.float64)
+    values = _measure(above, reached, gained, int((~masks).sum()), overlap, fpr_limit)
+    return {key: float(value) for key, value in values.items()}
 
 
 def roc_curve(scores: Scores, labels: Labels, points: int | None = None) -> tuple[Floats, Floats]:
-    """False- and true-positive rates at every threshold, from (0, 0) to (1, 1).
+    """False- and true-positive rates, from (0, 0) to (1, 1); straight between neighbours.
 
     Args:
-        scores: any shape.
-        labels: the same shape.
-        points: thin the curve to about so many points, evenly along it.
+        scores: any shape, larger is more anomalous.
+        labels: the same shape, True is anomalous.
+        points: at most so many, at least 2. A longer curve is read at even steps of the sum of
+            both rates, so the area under it moves by at most 0.5 / (points - 1).
+
+    Returns:
+        Two arrays of one length; the true-positive rate is NaN where the curve is not defined.
     """
-    ranking = _rank(scores, labels)
-    if not _defined(ranking):
+    scores, labels = _checked(scores, labels)
+    if not _defined(labels):
         return np.array([0.0, 1.0]), np.array([np.nan, np.nan])
+    above, reached, gained, _ = _steps(scores, labels)
     # A corner before and after each distinct score of a positive.
-    _, distinct, tied = np.unique(-ranking.scores, return_index=True, return_counts=True)
-    above, above_or_tied = ranking.above[distinct], ranking.above_or_tied[distinct]
-    fpr = np.stack([above, above_or_tied], 1).ravel() / ranking.negatives
-    tpr = np.stack([distinct, distinct + tied], 1).ravel() / len(ranking.scores)
-    fpr = np.concatenate([[0.0], fpr, [1.0]])
-    tpr = np.concatenate([[0.0], tpr, [1.0]])
+    found, negatives = gained.cumsum(), (~labels).sum()
+    fpr = np.stack([above, reached], 1).ravel() / negatives
+    tpr = np.stack([found - gained, found], 1).ravel() / found[-1]
+    fpr, tpr = np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], tpr, [1.0]])
+    moved = np.append(True, (np.diff(fpr) > 0) | (np.diff(tpr) > 0))
+    fpr, tpr = fpr[moved], tpr[moved]
     if points is not None and len(fpr) > points:
-        along = fpr + tpr
-        kept = np.searchsorted(along, np.linspace(0, 2, points)).clip(0, len(fpr) - 1)
-        kept = np.unique(np.concatenate([[0], kept, [len(fpr) - 1]]))
-        fpr, tpr = fpr[kept], tpr[kept]
+        along, steps = fpr + tpr, np.linspace(0, 2, points)
+        fpr, tpr = np.interp(steps, along, fpr), np.interp(steps, along, tpr)
     return fpr, tpr
 
 
@@ -204,15 +155,27 @@ def bootstrap_image(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of `image_metrics` over images drawn with replacement.
 
-    Normal and anomalous images are drawn apart, since a data set fixes their numbers.
+    Normal and anomalous images are drawn apart: a data set fixes their numbers, on which average
+    precision and F1 depend, and no draw can lack a class.
+
+    Args:
+        scores: (N,), larger is more anomalous.
+        labels: (N,), True is anomalous.
+        repeats: number of draws.
+        confidence: share of the draws inside the interval.
+        seed: of the draws.
+
+    Returns:
+        The lower and upper end for each of `IMAGE_KEYS`.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels, dtype=bool)
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(repeats):
-        drawn = _draw(labels, rng)
-        rows.append(list(image_metrics(scores[drawn], labels[drawn]).values()))
-    return _percentiles(("auroc", "ap", "f1max"), np.array(rows), confidence)
+    scores, labels = _checked(scores, labels)
+    if not _defined(labels):
+        return dict.fromkeys(IMAGE_KEYS, (math.nan, math.nan))
+    # One bin for each distinct score, so nothing is lost.
+    distinct, place = np.unique(-scores, return_inverse=True)
+    bins = place[:, None] == np.arange(len(distinct))
+    counts = np.stack([bins & ~labels[:, None], bins & labels[:, None]]).astype(np.float64)
+    return _intervals(counts, labels, FPR_LIMIT, repeats, confidence, seed)
 
 
 def bootstrap_pixel(
@@ -227,68 +190,172 @@ def bootstrap_pixel(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of `pixel_metrics` over whole images drawn with replacement.
 
-    The pixels of each image are counted once in bins of equal shares of the scores; a draw is a
-    weighted sum of these counts. So only the interval is binned, never the metric itself.
+    Images with and without a defect are drawn apart. Pixels of one image are not independent, so
+    an image is drawn or left as a whole: its pixels are counted once in bins of scores, and a draw
+    is a weighted sum of these counts. Only the interval is binned, never the metric itself.
+
+    Args:
+        maps: (N, H, W), larger is more anomalous.
+        masks: (N, H, W), True is anomalous.
+        repeats: number of draws.
+        bins: half of them at even shares of the positives, half at even shares of the negatives.
+        confidence: share of the draws inside the interval.
+        seed: of the draws.
+        fpr_limit: as in `aupro`.
+
+    Returns:
+        The lower and upper end for each of `PIXEL_KEYS`.
     """
-    masks = np.asarray(masks, dtype=bool)
-    anomalous: Labels = np.asarray(masks.any((1, 2)))
-    edges = _quantile_edges(np.asarray(maps), masks, bins)
-    counts = np.zeros((3, len(maps), len(edges) + 1))
-    regions = np.zeros(len(maps))
+    maps, masks = _checked(maps, masks, fpr_limit)
+    if not _defined(masks):
+        return dict.fromkeys(PIXEL_KEYS, (math.nan, math.nan))
+    edges = np.union1d(*(_quantiles(part, bins // 2) for part in (maps[masks], maps[~masks])))
+    length = len(edges) + 1
+    counts = np.zeros((3, len(maps), length))
     for index, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
-        # Bins in falling order of score, like the thresholds of a curve.
-        place = len(edges) - np.searchsorted(edges, scores, "right")
-        numbered, regions[index] = ndimage.label(mask, structure=np.ones((3, 3)))
-        sizes = np.bincount(numbered.ravel())
-        length = len(edges) + 1
+        place = len(edges) - np.searchsorted(edges, scores, "right")  # falling, like thresholds
         counts[0, index] = np.bincount(place[~mask], minlength=length)
         counts[1, index] = np.bincount(place[mask], minlength=length)
-        counts[2, index] = np.bincount(place[mask], 1 / sizes[numbered[mask]], minlength=length)
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(repeats):
-        weights = np.bincount(_draw(anomalous, rng), minlength=len(maps)).astype(np.float64)
-        negative, positive, overlap = weights @ counts
-        rows.append(_binned(negative, positive, overlap / max(weights @ regions, 1), fpr_limit))
-    return _percentiles(("auroc", "ap", "f1max", "aupro"), np.array(rows), confidence)
+        counts[2, index] = np.bincount(place[mask], _region_shares(mask), length)
+    anomalous: Labels = np.any(masks, axis=(1, 2))
+    return _intervals(counts, anomalous, fpr_limit, repeats, confidence, seed)
 
 
-def _draw(labels: Labels, rng: np.random.Generator) -> NDArray[np.intp]:
-    groups = [np.flatnonzero(labels), np.flatnonzero(~labels)]
-    return np.concatenate([rng.choice(group, len(group)) for group in groups if len(group)])
+def _checked(
+    scores: Scores, labels: Labels, fpr_limit: float | None = None
+) -> tuple[Scores, Labels]:
+    """Both as arrays of floats and of booleans; with ``fpr_limit``, both must be stacks of maps."""
+    scores, labels = np.asarray(scores), np.asarray(labels, dtype=bool)
+    scores = scores.astype(np.result_type(scores, np.float32), copy=False)
+    if scores.shape != labels.shape:
+        raise N2NError(
+            f"The scores have the shape {scores.shape}, but their labels {labels.shape}; "
+            "give one label for each score."
+        )
+    if not np.isfinite(scores).all():
+        raise N2NError("A score is not a finite number; repeat the run that made it.")
+    if fpr_limit is not None:
+        if scores.ndim != 3:
+            raise N2NError(f"Give maps of the shape (N, H, W), not {scores.shape}.")
+        if not 0 < fpr_limit <= 1:
+            raise N2NError(f"Give a false-positive rate above 0 and at most 1, not {fpr_limit}.")
+    return scores, labels
 
 
-def _quantile_edges(maps: Scores, masks: Labels, bins: int) -> Scores:
-    """Bin edges at equal shares of the positives and of the negatives."""
-    parts = [part for part in (maps[masks], maps[~masks]) if len(part)]
-    shares = (np.arange(bins // 2) + 0.5) / (bins // 2)
-    ranks = [(np.sort(part), (shares * len(part)).astype(int)) for part in parts]
-    return np.unique(np.concatenate([part[rank] for part, rank in ranks]))
+def _defined(labels: Labels) -> bool:
+    return bool(labels.any() and not labels.all())
 
 
-def _binned(negative: Floats, positive: Floats, overlap: Floats, limit: float) -> list[float]:
-    """The metrics of `pixel_metrics` from counts in bins of falling score."""
-    if negative.sum() == 0 or positive.sum() == 0:
-        return [float("nan")] * 4
-    false, true = negative.cumsum(), positive.cumsum()
-    fpr = np.concatenate([[0.0], false / false[-1]])
-    tpr = np.concatenate([[0.0], true / true[-1]])
-    precision = true / np.maximum(true + false, 1)
-    recall = tpr[1:]
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    pro = np.concatenate([[0.0], overlap.cumsum()])
-    inside = np.concatenate([fpr[fpr < limit], [limit]])
-    return [
-        float(np.trapezoid(tpr, fpr)),
-        float((np.diff(tpr) * precision).sum()),
-        float(f1.max()),
-        float(np.trapezoid(np.interp(inside, fpr, pro), inside)) / limit,
-    ]
+def _steps(
+    scores: Scores, labels: Labels
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Counts at each distinct score of a positive, from the largest score to the smallest.
+
+    Returns:
+        The negatives with a larger score, the negatives with at least this score, and the
+        positives with this score; then, for each positive in reading order, the number of its step.
+    """
+    negative = np.sort(scores[~labels])
+    distinct, step, gained = np.unique(-scores[labels], return_inverse=True, return_counts=True)
+    above = len(negative) - np.searchsorted(negative, -distinct, "right")
+    reached = len(negative) - np.searchsorted(negative, -distinct, "left")
+    return above, reached, gained, step
 
 
-def _percentiles(
-    names: tuple[str, ...], rows: Floats, confidence: float
+def _measure(
+    above: NDArray[Any],
+    reached: NDArray[Any],
+    gained: NDArray[Any],
+    negatives: int | Floats,
+    overlap: Floats | None = None,
+    fpr_limit: float = FPR_LIMIT,
+) -> dict[str, Floats]:
+    """All metrics from counts at falling scores along the last axis.
+
+    Args:
+        above: (..., K), negatives with a larger score.
+        reached: (..., K), negatives with at least this score.
+        gained: (..., K), positives with this score.
+        negatives: all of them, a number or (..., 1).
+        overlap: (..., K), the positives again, each divided by the size of its region.
+        fpr_limit: as in `aupro`.
+    """
+    found = gained.cumsum(-1)
+    positives = found[..., -1:]
+    first, last = above / negatives, reached / negatives
+    values = {
+        "auroc": (gained * (1 - (first + last) / 2)).sum(-1) / positives[..., 0],
+        "ap": (gained * (found / np.maximum(found + reached, 1))).sum(-1) / positives[..., 0],
+        "f1max": (2 * found / (positives + found + reached)).max(-1),
+    }
+    if overlap is not None:
+        # A pixel counts from the rate on at which the threshold passes its score: not before
+        # `first`, fully after `last`, and where negatives tie with it, in proportion between.
+        width = last - first
+        ramp = np.clip(fpr_limit - first, 0, width)
+        tiny = np.finfo(np.float64).tiny
+        area = ramp**2 / np.maximum(2 * width, tiny) + np.clip(fpr_limit - last, 0, None)
+        values["aupro"] = (overlap * (area / fpr_limit)).sum(-1) / overlap.sum(-1)
+    return values
+
+
+def _region_shares(mask: Labels) -> Floats:
+    """For each anomalous pixel of a mask (H, W), in reading order, 1 / size of its region."""
+    regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    inside = regions[mask]
+    shares: Floats = 1.0 / np.bincount(inside)[inside]
+    return shares
+
+
+def _quantiles(scores: Scores, count: int) -> Scores:
+    ranks = ((np.arange(count) + 0.5) / count * len(scores)).astype(int)
+    quantiles: Scores = np.sort(scores)[ranks]
+    return quantiles
+
+
+def _intervals(
+    counts: Floats,
+    anomalous: Labels,
+    fpr_limit: float,
+    repeats: int,
+    confidence: float,
+    seed: int,
 ) -> dict[str, tuple[float, float]]:
-    shares = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(rows, shares, axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+    """Percentile intervals of `_measure` over draws of images, each class apart.
+
+    Args:
+        counts: (2 or 3, N, K), of each image in bins of falling score: negatives, positives and,
+            for AUPRO, positives divided by the size of their region.
+        anomalous: (N,), the class of each image.
+        fpr_limit: as in `aupro`.
+        repeats: number of draws.
+        confidence: share of the draws inside the interval.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    classes = [part for part in map(np.flatnonzero, (anomalous, ~anomalous)) if len(part)]
+    drawn = [
+        np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
+    ]
+    weights = np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
+    parts: list[dict[str, Floats]] = []
+    for some in np.array_split(weights, -(-repeats // 64)):  # bounds the memory
+        negative, positive, *overlap = some @ counts
+        reached = negative.cumsum(-1)
+        with np.errstate(invalid="ignore"):  # NaN for a draw without a normal pixel
+            parts.append(
+                _measure(
+                    reached - negative,
+                    reached,
+                    positive,
+                    reached[:, -1:],
+                    overlap[0] if overlap else None,
+                    fpr_limit,
+                )
+            )
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    intervals = {}
+    for key in parts[0]:
+        low, high = np.quantile(np.concatenate([part[key] for part in parts]), tails)
+        intervals[key] = float(low), float(high)
+    return intervals

@@ -1,0 +1,15 @@
+"""All benchmarks, one after the other: ``python benchmarks/run.py [--device cpu|cuda] [--threads N]``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    for name in ("loss", "step"):
+        subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]],
+            cwd=Path(__file__).parent.parent,
+            check=True,
+        )

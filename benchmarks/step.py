@@ -1,0 +1,127 @@
+"""Where the time of a training step goes: ``python -m benchmarks.step``.
+
+Each configuration runs in processes of its own, since the allocator's settings hold for a whole
+process; the configurations take turns, so that what else the machine does meets each alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.common import name_of, now, provenance, write_table
+from n2n.corruption import corrupt, draw_noise, normalise
+from n2n.device import choose_device, choose_precision, keep_freed_memory, precision_context
+from n2n.loss import total_loss
+from n2n.settings import make_settings
+from n2n.training import build_network
+
+PARTS = ("data", "network forward", "loss", "network backward", "optimiser")
+
+
+def measure(
+    width: int, precision: str, keep: bool, size: int, steps: int, device: torch.device
+) -> list[list[float]]:
+    """Seconds of each part for so many steps, after one to warm up."""
+    if keep:
+        keep_freed_memory()
+    settings = make_settings("replication", image_size=size, width=width)
+    dtype = choose_precision(precision, device)
+    network = build_network(settings, 0, device)
+    network.train()
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=1e-3, fused=device.type in ("cpu", "cuda")
+    )
+    images = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
+    images = images.to(device)
+    noise = torch.Generator(device).manual_seed(0)
+    rows = []
+    for _ in range(steps + 1):
+        marks = [now(device)]
+        x0 = normalise(images)
+        x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
+        marks.append(now(device))
+        with precision_context(device, dtype):
+            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+        marks.append(now(device))
+        loss = total_loss(reconstruction, x0, settings)
+        (gradient,) = torch.autograd.grad(loss, reconstruction)
+        marks.append(now(device))
+        optimiser.zero_grad(set_to_none=True)
+        reconstruction.backward(gradient)
+        marks.append(now(device))
+        optimiser.step()
+        marks.append(now(device))
+        rows.append([end - begin for begin, end in itertools.pairwise(marks)])
+    return rows[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--widths", default="16,32")
+    parser.add_argument("--precisions", default="float32,bfloat16")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per configuration")
+    parser.add_argument("--steps", type=int, default=5, help="steps per process")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    if options.one:
+        width, precision, keep = json.loads(options.one)
+        print(json.dumps(measure(width, precision, keep, options.size, options.steps, device)))
+        return
+
+    widths = [int(width) for width in options.widths.split(",")]
+    allocators = [False, True] if device.type == "cpu" else [False]
+    configurations = list(itertools.product(widths, options.precisions.split(","), allocators))
+    steps: dict[tuple[int, str, bool], list[list[float]]] = {c: [] for c in configurations}
+    common = ["--device", str(device), "--size", str(options.size), "--steps", str(options.steps)]
+    common += ["--threads", str(options.threads)]
+    for _ in range(options.rounds):
+        for configuration in configurations:
+            command = [sys.executable, "-m", "benchmarks.step", "--one", json.dumps(configuration)]
+            root = Path(__file__).parent.parent
+            done = subprocess.run(
+                command + common, cwd=root, check=True, stdout=subprocess.PIPE, text=True
+            )
+            steps[configuration] += json.loads(done.stdout)
+
+    rows = []
+    for (width, precision, keep), times in steps.items():
+        whole = median(sum(step) for step in times)
+        row = {"width": str(width), "precision": precision, "freed memory": "kept" if keep else ""}
+        row["step ms"] = f"{1e3 * whole:.0f}"
+        row["least ms"] = f"{1e3 * min(sum(step) for step in times):.0f}"
+        for index, part in enumerate(PARTS):
+            row[f"{part} ms"] = f"{1e3 * median(step[index] for step in times):.0f}"
+        row["loss share"] = f"{100 * median(step[2] / sum(step) for step in times):.0f} %"
+        if keep:
+            without = median(sum(step) for step in steps[width, precision, False])
+            row["gain of keeping"] = f"{without / whole:.2f}"
+        else:
+            row["gain of keeping"] = ""
+        rows.append(row)
+    write_table(
+        f"step_{name_of(device)}",
+        "One training step",
+        f"Batch 4 at {options.size}x{options.size}; medians over {options.rounds} processes of "
+        f"{options.steps} steps each, after one to warm up. 'Kept' is "
+        "`n2n.device.keep_freed_memory`; the loss includes its backward pass. One thread is timed by its own "
+        "processor time.",
+        rows,
+        provenance(device),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The hand-derived gradient of `total_loss` against automatic differentiation of `error_map`."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from n2n.loss import BLOCK, error_map, gaussian_filter, gaussian_matrix, total_loss
+from n2n.settings import Settings, make_settings
+
+ZHAO = (0.5, 1.0, 2.0, 4.0, 8.0)
+HEIGHT, WIDTH = 2 * BLOCK + 8, BLOCK + 12  # neither one block nor a whole number of them
+
+
+def options(**changes) -> Settings:
+    return make_settings(**{"image_size": 64, **changes})
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Uniform on [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
+
+
+def pairs() -> tuple[Tensor, Tensor]:
+    """A batch of image pairs on [-1, 1]: random, structured, nearly equal, equal, inverted."""
+    noise, other = random(3, HEIGHT, WIDTH), random(3, HEIGHT, WIDTH, seed=1)
+    row, column = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    step = torch.where(column < WIDTH // 2, -0.8, 0.8).double().expand(3, -1, -1)
+    board = ((row + column) % 2 * 2.0 - 1).double().expand(3, -1, -1)
+    flat = torch.full_like(noise, 0.3)
+    x = [noise, step, step + 1e-3 * noise, flat, board, -board]
+    y = [other, board, step, flat, flat, board]
+    return torch.stack(x), torch.stack(y)
+
+
+def value_and_gradient(loss: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+
+def both(x: Tensor, y: Tensor, settings: Settings) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Value and gradient by hand, and as automatic differentiation gives them."""
+    x = x.detach().requires_grad_()
+    return (
+        value_and_gradient(total_loss(x, y, settings), x),
+        value_and_gradient(error_map(x, y, settings).mean(), x),
+    )
+
+
+@pytest.mark.parametrize(
+    ("border", "loss_range", "sigmas"),
+    list(
+        itertools.product(
+            ("reflect", "zero"), ("unit", "normalised"), (ZHAO, (1.5,), (2.0, 0.5), (0.1, 3.0))
+        )
+    ),
+)
+def test_value_and_gradient(border, loss_range, sigmas):
+    settings = options(border=border, loss_range=loss_range, sigmas=sigmas)
+    x, y = pairs()
+    by_hand, automatic = both(x, y, settings)
+    assert automatic[1].abs().max() > 0
+    torch.testing.assert_close(by_hand[0], automatic[0], rtol=1e-12, atol=1e-14)
+    scale = float(automatic[1].abs().max())
+    torch.testing.assert_close(by_hand[1], automatic[1], rtol=1e-10, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("constants", [(0.01, 0.03), (1e-4, 9e-4), (0.5, 2.0)])
+@pytest.mark.parametrize("alpha", [0.0, 0.025, 0.84, 1.0])
+def test_value_and_gradient_with_other_weights(constants, alpha):
+    settings = options(alpha=alpha, c1=constants[0], c2=constants[1])
+    by_hand, automatic = both(*pairs(), settings)
+    torch.testing.assert_close(by_hand[0], automatic[0], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(by_hand[1], automatic[1], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+def test_finite_differences(border):
+    settings = options(border=border, sigmas=(0.5, 1.5))
+    x, y = random(2, 3, 9, 11).requires_grad_(), random(2, 3, 9, 11, seed=1)
+    assert torch.autograd.gradcheck(lambda x: total_loss(x, y, settings), x)
+
+
+def test_a_vanishing_contrast_term_stops_no_gradient():
+    """Where one cs is exactly 0, the product of the others is not found by division."""
+    settings = options(sigmas=(1.0, 2.0), c2=0.0, loss_range="normalised", alpha=1.0)
+    y = random(1, 3, 24, 24)
+    x = torch.zeros_like(y)
+    x[..., 12:] = y[..., 12:]  # seen from column 6 by the window of sigma 2, not by that of 1
+    by_hand, automatic = both(x, y, settings)
+    assert by_hand[1][..., 6].abs().min() > 0
+    torch.testing.assert_close(by_hand[1], automatic[1], rtol=1e-9, atol=1e-15)
+
+
+def test_single_precision():
+    """As exact as automatic differentiation, whose errors are the moments' rounding, too."""
+    x, y = pairs()
+    (exact, expected), _ = both(x.float().double(), y.float().double(), options())
+    size = expected.flatten(1).norm(dim=1)
+    by_hand, automatic = both(x.float(), y.float(), options())
+    assert abs(float(by_hand[0]) - float(exact)) < 1e-6
+    error, usual = ((g - expected).flatten(1).norm(dim=1) for g in (by_hand[1], automatic[1]))
+    assert (error <= 1.5 * usual + 1e-7 * size.max()).all()
+    different = (x - y).abs().flatten(1).mean(1) > 0.1
+    assert different.sum() == 4
+    assert (error[different] < 1e-5 * size[different]).all()
+    assert error.max() < 0.01 * size.max()  # where the images nearly agree, the terms cancel
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reconstruction_of_half_precision(dtype):
+    """As a network under autocast gives it: channels last, and with the loss inside it too."""
+    y = random(2, 3, HEIGHT, WIDTH, dtype=torch.float32)
+    x = (0.5 * y + 0.1 * random(2, 3, HEIGHT, WIDTH, seed=1).float()).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    value, gradient = value_and_gradient(total_loss(x, y, options()), x)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    fine = x.detach().float().requires_grad_()
+    expected = value_and_gradient(total_loss(fine, y, options()), fine)
+    assert torch.equal(value, expected[0])
+    assert torch.equal(gradient, expected[1].to(dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = value_and_gradient(total_loss(x, y, options()), x)
+    assert torch.equal(inside[0], value)
+    assert torch.equal(inside[1], gradient)
+
+
+def test_scaled_and_accumulated():
+    x, y = pairs()
+    x.requires_grad_()
+    (once,) = torch.autograd.grad(total_loss(x, y, options()), x)
+    loss = 3 * total_loss(x, y, options()) + total_loss(x * 1, y, options())
+    loss.backward()
+    torch.testing.assert_close(x.grad, 4 * once)
+
+
+def test_each_image_on_its_own():
+    """The images of a batch do not mix, and count alike."""
+    x, y = pairs()
+    together, _ = both(x, y, options())
+    alone = [both(x[i : i + 1], y[i : i + 1], options())[0] for i in range(len(x))]
+    torch.testing.assert_close(together[0], torch.stack([v for v, _ in alone]).mean())
+    torch.testing.assert_close(together[1], torch.cat([g for _, g in alone]) / len(x))
+
+
+def test_inputs_stay_as_they_are():
+    x, y = pairs()
+    kept = x.clone(), y.clone()
+    total_loss(x.requires_grad_(), y, options(loss_range="normalised")).backward()
+    assert torch.equal(x, kept[0])
+    assert torch.equal(y, kept[1])
+
+
+def test_no_gradient_to_the_original():
+    x, y = pairs()
+    y.requires_grad_()
+    total_loss(x.requires_grad_(), y, options()).backward()
+    assert y.grad is None
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0, 4.0, 8.0])
+def test_blocks_leave_out_only_zeros(border, sigma):
+    """The filter's products of blocks against the whole matrices, also for its adjoint."""
+    x = random(2, 3, HEIGHT, WIDTH).requires_grad_()
+    vertical, horizontal = (
+        gaussian_matrix(size, sigma, border, x.device, x.dtype) for size in (HEIGHT, WIDTH)
+    )
+    y = gaussian_filter(x, sigma, border)
+    torch.testing.assert_close(y, vertical @ x @ horizontal.T, rtol=0, atol=1e-14)
+    weights = random(2, 3, HEIGHT, WIDTH, seed=1)
+    (adjoint,) = torch.autograd.grad(y, x, weights)
+    torch.testing.assert_close(adjoint, vertical.T @ weights @ horizontal, rtol=0, atol=1e-14)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu():
+    x, y = pairs()
+    (value, gradient), _ = both(x, y, options())
+    (other, theirs), _ = both(x.cuda(), y.cuda(), options())
+    torch.testing.assert_close(other.cpu(), value, rtol=1e-12, atol=0)
+    torch.testing.assert_close(theirs.cpu(), gradient, rtol=1e-9, atol=1e-15)
