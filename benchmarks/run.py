@@ -1,4 +1,7 @@
-"""All benchmarks, one after the other: ``python benchmarks/run.py [--device cpu|cuda] [--threads N]``."""
+"""All benchmarks, one after the other: ``python benchmarks/run.py``.
+
+It hands on ``--device``, ``--size`` and ``--threads``.
+"""
 
 from __future__ import annotations
 

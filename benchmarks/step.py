@@ -116,8 +116,8 @@ def main() -> None:
         "One training step",
         f"Batch 4 at {options.size}x{options.size}; medians over {options.rounds} processes of "
         f"{options.steps} steps each, after one to warm up. 'Kept' is "
-        "`n2n.device.keep_freed_memory`; the loss includes its backward pass. One thread is timed by its own "
-        "processor time.",
+        "`n2n.device.keep_freed_memory`; the loss includes its backward pass. "
+        "One thread is timed by its own processor time.",
         rows,
         provenance(device),
     )
