@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -115,13 +116,15 @@ def replicate(
     """
     if not NOTEBOOKS.is_dir() or not Path("_config.yml").is_file():
         raise N2NError("There is no notebooks/ and _config.yml here; run this in the project.")
-    shutil.rmtree(EXECUTED, ignore_errors=True)
+    shutil.rmtree(EXECUTED, ignore_errors=True)  # no page of an earlier build stays
     EXECUTED.mkdir(parents=True)
     pages = _experiment_pages(data, results, epochs)
     shared = {"results": str(results), "device": device}
     for dataset, category, parameters in pages:
         output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
-        _execute("experiment", output, shared | parameters)
+        nature = "demonstration" if dataset == "demo" else "replicated"
+        title = f"{dataset} / {category} ({nature})"
+        _execute("experiment", output, shared | parameters, title)
     root = None if data is None else str(data)
     for table in range(1, 6):
         parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
@@ -129,7 +132,7 @@ def replicate(
     write_tables(results, EXECUTED)
     _say("building the book")
     command = [
-        sys.executable, "-m", "jupyter_book", "build", "book",
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book",
         "--config", "_config.yml", "--path-output", ".", "-W", "--all", "-q",
     ]  # fmt: skip
     if subprocess.run(command).returncode != 0:
@@ -178,8 +181,12 @@ def _experiment_pages(
     return pages
 
 
-def _execute(name: str, output: Path, parameters: dict[str, Any]) -> None:
-    """Run a source notebook; its bars and messages go to this terminal."""
+def _execute(name: str, output: Path, parameters: dict[str, Any], title: str | None = None) -> None:
+    """Run a source notebook; its bars and messages go to this terminal.
+
+    A title replaces the heading of the executed notebook, so that the book's pages can be told
+    apart.
+    """
     try:
         import papermill
     except ImportError as error:
@@ -201,6 +208,11 @@ def _execute(name: str, output: Path, parameters: dict[str, Any]) -> None:
             f"The notebook {name} failed with {error.ename}: {error.evalue} "
             f"(what it did so far is in {output})."
         ) from error
+    if title is not None:
+        notebook = json.loads(output.read_text())
+        heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+        heading["source"] = f"# {title}"
+        output.write_text(json.dumps(notebook, indent=1))
 
 
 def _say(text: str) -> None:
