@@ -18,6 +18,7 @@ from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.records import Record
 from n2n.settings import PRESETS
+from n2n.tables import own_cells
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -104,12 +105,12 @@ def provenance_table(record: Record) -> HTML:
 def coverage(cells: pd.DataFrame, preset: str) -> str:
     """How many cells of a table were run, in Markdown."""
     ours = cells[cells["records"].map(len) > 0]
-    own = cells[cells["column"].isin(["Ours"]) | ~cells["column"].str.isalpha()]
+    own = own_cells(cells, preset)
     categories = ", ".join(dict.fromkeys(ours["category"])) or "none yet"
     return (
         f"Preset `{preset}`, {PRESETS[preset].epochs} epochs at most. "
         f"Measured on real images: {categories}. Of the {len(own)} cells of our method's columns "
-        f"(averages included), {len(ours)} were run."
+        f"(averages included), {len(ours)} {'was' if len(ours) == 1 else 'were'} run."
     )
 
 

@@ -208,11 +208,14 @@ def _execute(name: str, output: Path, parameters: dict[str, Any], title: str | N
             f"The notebook {name} failed with {error.ename}: {error.evalue} "
             f"(what it did so far is in {output})."
         ) from error
+    notebook = json.loads(output.read_text())
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("hide-input")
     if title is not None:
-        notebook = json.loads(output.read_text())
         heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
         heading["source"] = f"# {title}"
-        output.write_text(json.dumps(notebook, indent=1))
+    output.write_text(json.dumps(notebook, indent=1))
 
 
 def _say(text: str) -> None:

@@ -155,9 +155,14 @@ def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
     return cells
 
 
+def own_cells(cells: pd.DataFrame, preset: str = "replication") -> pd.DataFrame:
+    """Only the columns of the paper's own method, not those of its baselines."""
+    return cells[[wanted_settings(column, preset) is not None for column in cells["column"]]]
+
+
 def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells of our own method as text, for a reader."""
-    own = cells[[wanted_settings(column, "replication") is not None for column in cells["column"]]]
+    own = own_cells(cells)
     table = pd.DataFrame(
         {
             "category": own["category"].map(_label),
@@ -172,10 +177,10 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
             "difference": [
                 "" if np.isnan(value) else f"{value:+.2f}" for value in own["difference"]
             ],
+            "verdict": own["verdict"],
             "untrained": ["" if np.isnan(value) else f"{value:.2f}" for value in own["untrained"]],
             "seeds": own["seeds"],
             "epochs": own["epochs"],
-            "verdict": own["verdict"],
         }
     )
     return table.drop(columns=[c for c in ("column", "level") if table[c].nunique() == 1])
@@ -202,7 +207,7 @@ def summary(results: Path, preset: str = "replication") -> pd.DataFrame:
     counts = []
     for table, title in TITLES.items():
         cells = compare(table, results, preset)
-        own = cells[[wanted_settings(column, preset) is not None for column in cells["column"]]]
+        own = own_cells(cells, preset)
         own = own[own["category"] != "average"]
         kinds = own["verdict"].str.replace(r" \(.*\)", "", regex=True)
         counts.append(
@@ -241,7 +246,7 @@ def write_tables(results: Path, out: Path, preset: str = "replication") -> list[
 def to_markdown(frame: pd.DataFrame) -> str:
     """A data frame as a Markdown table, without an index."""
     cells = [
-        [str(value).replace("|", "\\|") for value in row]
+        ["" if value != value else str(value).replace("|", "\\|") for value in row]
         for row in [frame.columns, *frame.itertuples(index=False)]
     ]
     lines = [f"| {' | '.join(row)} |" for row in cells]
