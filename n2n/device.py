@@ -71,7 +71,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what a training step frees for the next one; elsewhere, do nothing.
 
     Activations of many megabytes are otherwise returned to the system and zeroed page by page in
-    each step, which nearly doubles its time on a CPU.
+    each step, which costs up to a quarter of it on a CPU; see ``benchmarks/results``.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import HTML
@@ -151,7 +152,7 @@ def panels(
     network, settings, threshold = load_network(record.folder, where)
     indices = figures.first_of_each_defect(images.defects)
     found = detect(network, images.test[indices], settings, where, progress=False)
-    return figures.detection_panels(images, indices, found, threshold["pixel"])
+    return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
 
 
 @torch.inference_mode()
@@ -168,7 +169,13 @@ def noise_panels(
     x0 = normalise(images.test[index : index + 1].to(where))
     noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
     shown = [to_unit(x).clamp(0, 1).cpu() for x in (noisy, network(noisy))]
-    return figures.noise_panels(NOISES, shown[0], shown[1], settings.noise)
+    return _once(figures.noise_panels(NOISES, shown[0], shown[1], settings.noise))
+
+
+def _once(figure: Figure) -> Figure:
+    """Closed, so that a notebook shows it as the cell's value and not a second time."""
+    plt.close(figure)
+    return figure
 
 
 def _images(record: Record, data: str | Path | None, results: str | Path) -> Category | str:
