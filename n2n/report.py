@@ -24,7 +24,7 @@ from n2n.tables import own_cells
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
 
-def kind(dataset: str) -> str:
+def _badge(dataset: str) -> str:
     """The badge of a data set's numbers, in the book's Markdown."""
     return (
         "[demonstration]{.badge-demo}" if dataset == "demo" else "[replicated]{.badge-replicated}"
@@ -41,7 +41,7 @@ def heading(record: Record) -> str:
         else "These numbers were measured on real images."
     )
     return (
-        f"**{key.dataset} / {key.category}**, {key.method}, `{key.variant}`, seed {key.seed}. "
+        f"{_badge(key.dataset)} **{key.dataset} / {key.category}**, {key.method}, `{key.variant}`, seed {key.seed}. "
         f"{nature} Trained for {training['epochs']} epochs "
         f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
         f"kept epoch {training['best_epoch']}."
