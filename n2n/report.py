@@ -41,8 +41,8 @@ def heading(record: Record) -> str:
         else "These numbers were measured on real images."
     )
     return (
-        f"{_badge(key.dataset)} **{key.dataset} / {key.category}**, {key.method}, `{key.variant}`, seed {key.seed}. "
-        f"{nature} Trained for {training['epochs']} epochs "
+        f"{_badge(key.dataset)} **{key.dataset} / {key.category}**, {key.method}, "
+        f"`{key.variant}`, seed {key.seed}. {nature} Trained for {training['epochs']} epochs "
         f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
         f"kept epoch {training['best_epoch']}."
     )
