@@ -354,7 +354,7 @@ def _scan_visa(
         image = dataset / name
         mask = dataset / (row.get("mask") or "") if label == "anomaly" else None
         for path in (image, mask):
-            if path is not None and not (path.is_file() and _inside(path, dataset)):
+            if path is not None and not (path.is_file() and _stays_below(path, dataset)):
                 problems.append(f"{path}, which {split} names, is missing; restore it.")
                 break
         else:
@@ -368,8 +368,9 @@ def _order(sample: Sample) -> tuple[bool, str]:
     return sample.defect == "good", sample.name
 
 
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _stays_below(path: Path, folder: Path) -> bool:
+    """Whether a name from a file stays in its folder; links that the user laid are followed."""
+    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
 
 
 def _images(folder: Path) -> list[Path]:

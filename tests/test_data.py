@@ -251,6 +251,13 @@ def test_a_split_file_cannot_name_files_outside(tmp_path: Path) -> None:
         list_category(root, "VisA", "fryum")
 
 
+def test_a_linked_category_is_followed(tmp_path: Path) -> None:
+    root = visa(tmp_path / "a")
+    (root / "VisA/fryum").rename(tmp_path / "elsewhere")
+    (root / "VisA/fryum").symlink_to(tmp_path / "elsewhere")
+    assert len(list_category(root, "VisA", "fryum").train) == 2
+
+
 def test_the_fingerprint_follows_the_bytes_not_the_place(root: Path, tmp_path: Path) -> None:
     def fingerprint(folder: Path) -> str:
         return load_category(folder, "MPDD", "tubes", 64, progress=False).fingerprint
