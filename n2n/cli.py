@@ -105,6 +105,13 @@ def check(root: Path) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--precision", default="auto", show_default=True, help="auto, float32, bfloat16.")
 @click.option("--compile/--no-compile", "compile_network", default=None, help="Default: on a GPU.")
+@click.option(
+    "--trace",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Also measure detection after each N epochs; a diagnostic, nothing is chosen by it.",
+)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def run(
@@ -124,6 +131,7 @@ def run(
     device: str,
     precision: str,
     compile_network: bool | None,
+    trace: int,
     results: Path,
     quiet: bool,
 ) -> None:
@@ -135,17 +143,16 @@ def run(
     from n2n.experiment import run_experiment
     from n2n.settings import budget, make_settings
 
-    settings = make_settings(
-        preset,
-        noise=noise,
-        attention=False if no_attention else None,
-        batch_size=batch_size,
-        width=width,
-        image_size=image_size,
-        learning_rate=learning_rate,
+    options = {
+        "noise": noise,
+        "attention": False if no_attention else None,
+        "batch_size": batch_size,
+        "width": width,
+        "image_size": image_size,
+        "learning_rate": learning_rate,
         **budget(epochs),
-        **dict(_parse_setting(text) for text in changes),
-    )
+    }
+    settings = make_settings(preset, **(options | dict(_parse_setting(text) for text in changes)))
     record = run_experiment(
         data,
         dataset,
@@ -156,6 +163,7 @@ def run(
         device=device,
         precision=precision,
         compile_network=compile_network,
+        trace=trace,
         progress=not quiet,
     )
     for level in ("image", "pixel"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -20,9 +21,12 @@ from n2n.errors import N2NError
 from n2n.network import MNet
 from n2n.records import Record, RunKey, provenance, read_record, write_record
 from n2n.settings import Settings, command_options, settings_from_dict, variant
+from n2n.synthetic import synthetic_defects
 from n2n.training import Trained, build_network, split_validation, train
 
 WEIGHTS = "weights.pt"
+TRACE = "trace.csv"
+MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
 def run_experiment(
@@ -36,6 +40,7 @@ def run_experiment(
     device: str = "auto",
     precision: str = "auto",
     compile_network: bool | None = None,
+    trace: int = 0,
     progress: bool = True,
 ) -> Record:
     """Train and measure one category, or return the record of it that is there already.
@@ -51,6 +56,8 @@ def run_experiment(
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'auto', 'float32' or 'bfloat16'.
         compile_network: use ``torch.compile``; None does so on a GPU.
+        trace: measure detection after each so many epochs and write ``trace.csv``; 0 does not.
+            It is a diagnostic: no checkpoint and no setting is chosen by it.
         progress: show progress bars on stderr.
 
     Raises:
@@ -77,6 +84,19 @@ def run_experiment(
         progress=progress,
     )  # fmt: skip
     prepared = time.monotonic() - began
+    _, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
+    development = _development_set(images, held_out)
+    measured = _read_trace(key.work(results) / TRACE) if trace else {}
+
+    def measure(epoch: int, network: MNet) -> None:
+        if epoch % trace == 0 or epoch in (1, 2, settings.epochs):
+            row: dict[str, float] = {}
+            for name, part in (("test", images), ("development", development)):
+                found = detect(network, part.test, settings, where, dtype, progress=False)
+                row |= {f"{name}_{level}": value for level, value in _aurocs(part, found).items()}
+            measured[epoch] = row
+            _write_trace(key.work(results) / TRACE, measured)
+
     trained = train(
         images.train,
         settings,
@@ -87,23 +107,28 @@ def run_experiment(
         compile_network=compile_network,
         progress=progress,
         label=f"{dataset}/{category} {key.variant} seed {seed}",
+        after_epoch=measure if trace else None,
     )
     resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
     detected = detect(trained.network, images.test, settings, where, dtype, progress=progress)
     untrained = detect(
         build_network(settings, seed, where), images.test, settings, where, dtype, progress=False
     )
-    # What held-out normal images reach at most is where a prediction begins: no test label is used.
-    _, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
-    normal = detect(trained.network, images.train[held_out], settings, where, dtype, progress=False)
+    # On held-out normal images, so no test label is used: what they reach at most is where a
+    # prediction begins, and synthetic defects on them judge what the paper leaves open.
+    held_out_seen = detect(
+        trained.network, development.test, settings, where, dtype, progress=False
+    )
+    normal = ~development.labels
 
     content = _measure(images, detected, settings)
     content |= {
         "untrained": _point_metrics(images, untrained, settings),
         "threshold": {
-            "image": float(image_scores(normal.maps)[settings.image_score].max()),
-            "pixel": float(normal.maps.max()),
+            "image": float(image_scores(held_out_seen.maps[normal])[settings.image_score].max()),
+            "pixel": float(held_out_seen.maps[normal].max()),
         },
+        "development": _development_metrics(development, held_out_seen),
         "settings": settings.as_dict(),
         "training": {
             "epochs": len(trained.history),
@@ -135,6 +160,8 @@ def run_experiment(
 
     def write_files(folder: Path) -> None:
         _write_files(folder, images, detected, trained, content)
+        if trace:
+            _write_trace(folder / TRACE, measured)
 
     record = write_record(key, results, content, write_files)
     shutil.rmtree(key.work(results), ignore_errors=True)
@@ -165,6 +192,60 @@ def load_network(path: Path, device: torch.device) -> tuple[MNet, Settings, dict
         ) from error
     network.eval()
     return network, settings, threshold
+
+
+def _development_set(images: Category, held_out: torch.Tensor) -> Category:
+    """Held-out normal images, and synthetic defects on the first of them, as if to be tested."""
+    normal = images.train[held_out]
+    defective, masks, kinds = synthetic_defects(normal[:MOST_SYNTHETIC])
+    labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(defective))]).bool()
+    return dataclasses.replace(
+        images,
+        test=torch.cat([normal, defective]),
+        masks=torch.cat([torch.zeros_like(masks[:1]).repeat(len(normal), 1, 1), masks]),
+        labels=labels,
+        names=tuple(str(number) for number in range(len(labels))),
+        defects=("good",) * len(normal) + tuple(kinds),
+    )
+
+
+def _aurocs(images: Category, detected: Detection) -> dict[str, float]:
+    """AUROC of the pixels, and of the images by each image score."""
+    labels = images.labels.numpy()
+    values = {
+        f"image_{name}": metrics.auroc(scores.numpy(), labels)
+        for name, scores in image_scores(detected.maps).items()
+    }
+    return values | {"pixel": metrics.auroc(detected.maps.numpy(), images.masks.numpy())}
+
+
+def _development_metrics(development: Category, detected: Detection) -> dict[str, Any]:
+    """AUROC on the synthetic defects, of all of them and of each kind."""
+    kinds = sorted(set(development.defects) - {"good"})
+    found = {"all": _aurocs(development, detected)}
+    for kind in kinds:
+        chosen = torch.tensor([defect in ("good", kind) for defect in development.defects])
+        part = dataclasses.replace(
+            development, masks=development.masks[chosen], labels=development.labels[chosen]
+        )
+        found[kind] = _aurocs(part, dataclasses.replace(detected, maps=detected.maps[chosen]))
+    return found
+
+
+def _read_trace(path: Path) -> dict[int, dict[str, float]]:
+    """The rows that an interrupted run has measured, by epoch."""
+    if not path.exists():
+        return {}
+    frame = pd.read_csv(path).set_index("epoch")
+    return {int(epoch): row.to_dict() for epoch, row in frame.iterrows()}
+
+
+def _write_trace(path: Path, rows: dict[int, dict[str, float]]) -> None:
+    frame = pd.DataFrame([{"epoch": epoch, **row} for epoch, row in sorted(rows.items())])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    frame.to_csv(temporary, index=False, float_format="%.6g")
+    temporary.replace(path)
 
 
 def _point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def train(
     compile_network: bool = False,
     progress: bool = True,
     label: str = "training",
+    after_epoch: Callable[[int, MNet], None] | None = None,
 ) -> Trained:
     """Train a network on normal images until the loss stops falling.
 
@@ -90,6 +91,8 @@ def train(
         compile_network: use ``torch.compile``.
         progress: show a bar with the losses and the remaining time on stderr.
         label: the bar's title.
+        after_epoch: called with the number of epochs done and the network, in evaluation mode;
+            it may look at the network and must not change it.
 
     Raises:
         N2NError: where the loss is no longer finite, the memory is too small, or the checkpoint
@@ -153,6 +156,8 @@ def train(
                 },
                 settings,
             )
+            if after_epoch is not None:
+                after_epoch(state.epoch, network)
             last = state.epoch == settings.epochs or state.waited == settings.patience
             if checkpoint is not None and (last or time.monotonic() - saved > CHECKPOINT_SECONDS):
                 state.save(checkpoint)
