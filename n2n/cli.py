@@ -176,6 +176,42 @@ def run(
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data", type=FOLDER, envvar="N2N_DATA", help="Root of the images.")
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs and which of them are done.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def study(
+    file: Path, data: Path | None, results: Path, device: str, dry_run: bool, quiet: bool
+) -> None:
+    """Make the run records that a study FILE lists and that are not there yet.
+
+    The shipped studies are in studies/. A study that was interrupted goes on where it was; a run
+    that fails is named at the end and stops no other.
+    """
+    from n2n.plan import read_study
+
+    plan = read_study(file)
+    missing = set(plan.missing(results))
+    if dry_run:
+        for run in plan.runs:
+            state = "missing" if run in missing else "done"
+            click.echo(f"{state:<9}{run.key.folder(results)}")
+        click.echo(f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are done")
+        return
+    if data is None:
+        raise N2NError("Name the root of the images with --data or the variable N2N_DATA.")
+    from n2n.study import run_study
+
+    failures = run_study(plan, data, results, device=device, progress=not quiet)
+    for failure in failures:
+        click.echo(f"failed: {failure}", err=True)
+    if failures:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--run",

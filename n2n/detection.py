@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.device import memory_errors, precision_context
-from n2n.loss import error_map
+from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
 IMAGE_SCORES = ("max", "mean", "top1%")
@@ -38,7 +38,8 @@ def detect(
     """Reconstruct corrupted images and map the error of each pixel.
 
     The paper does not say whether test images are corrupted; a network that was trained on noisy
-    images is given noisy images here, too, with one fixed noise field per draw for all of them.
+    images is given noisy images here, too, with one fixed noise field per draw for all of them,
+    unless ``noise_at_test`` is off.
 
     Args:
         network: as trained, in evaluation mode.
@@ -49,6 +50,7 @@ def detect(
         batch_size: changes the speed and the memory, not the result.
         progress: show a bar on stderr.
     """
+    corruption = settings.noise if settings.noise_at_test else 0.0
     noises = [fixed_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
     maps = torch.empty(len(images), *images.shape[-2:])
     reconstructions = torch.empty_like(images, device="cpu")
@@ -59,16 +61,31 @@ def detect(
             x0 = normalise(images[batch].to(device))
             total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
             for draw, noise in enumerate(noises):
-                x = corrupt(x0, noise, settings.noise)
+                x = corrupt(x0, noise, corruption)
                 with precision_context(device, precision):
                     reconstruction = network(x.contiguous(memory_format=torch.channels_last))
-                total += error_map(reconstruction, x0, settings)
+                total += anomaly_map(reconstruction, x0, settings)
                 if draw == 0:
                     unit = to_unit(reconstruction.float()).clamp(0, 1)
                     reconstructions[batch] = (unit * 255).round().to(torch.uint8).cpu()
             maps[batch] = (total / len(noises)).cpu()
             bar.update(len(x0))
     return Detection(maps, reconstructions)
+
+
+def anomaly_map(reconstruction: Tensor, x0: Tensor, settings: Settings) -> Tensor:
+    """The error at each pixel, (N, S, S), of normalised images (N, 3, S, S).
+
+    Eq. (9) as in the loss (Section 3.3), or the absolute error alone; smoothed where the settings
+    say so.
+    """
+    if settings.anomaly_map == "eq9":
+        error = error_map(reconstruction, x0, settings)
+    else:
+        error = (to_unit(reconstruction.float()) - to_unit(x0)).abs().mean(1)
+    if settings.map_sigma:
+        error = gaussian_filter(error, settings.map_sigma, "reflect")
+    return error
 
 
 def image_scores(maps: Tensor) -> dict[str, Tensor]:

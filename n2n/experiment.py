@@ -19,8 +19,22 @@ from n2n.detection import Detection, detect, image_scores
 from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
 from n2n.errors import N2NError
 from n2n.network import MNet
-from n2n.records import Record, RunKey, provenance, read_record, write_record
-from n2n.settings import Settings, command_options, settings_from_dict, variant
+from n2n.records import (
+    Record,
+    RunKey,
+    find_records,
+    only_one,
+    provenance,
+    read_record,
+    write_record,
+)
+from n2n.settings import (
+    Settings,
+    command_options,
+    same_training,
+    settings_from_dict,
+    variant,
+)
 from n2n.synthetic import synthetic_defects
 from n2n.training import Trained, build_network, split_validation, train
 
@@ -79,10 +93,30 @@ def run_experiment(
     dtype = choose_precision(precision, where)
     if compile_network is None:
         compile_network = where.type == "cuda"
-    images = load_category(
-        Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
-        progress=progress,
-    )  # fmt: skip
+    with only_one(key, results):
+        images = load_category(
+            Path(data), dataset, category, settings.image_size,
+            cache=results / "work" / "images", progress=progress,
+        )  # fmt: skip
+        return _run(
+            key, images, settings, where, dtype, results, compile_network, trace, progress, began
+        )
+
+
+def _run(
+    key: RunKey,
+    images: Category,
+    settings: Settings,
+    where: torch.device,
+    dtype: torch.dtype,
+    results: Path,
+    compile_network: bool,
+    trace: int,
+    progress: bool,
+    began: float,
+) -> Record:
+    """Train, detect, measure and write the record; see `run_experiment`."""
+    dataset, category, seed = key.dataset, key.category, key.seed
     prepared = time.monotonic() - began
     _, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = _development_set(images, held_out)
@@ -97,18 +131,20 @@ def run_experiment(
             measured[epoch] = row
             _write_trace(key.work(results) / TRACE, measured)
 
-    trained = train(
-        images.train,
-        settings,
-        seed,
-        where,
-        dtype,
-        checkpoint=key.work(results) / "checkpoint.pt",
-        compile_network=compile_network,
-        progress=progress,
-        label=f"{dataset}/{category} {key.variant} seed {seed}",
-        after_epoch=measure if trace else None,
-    )
+    trained = _trained_already(key, settings, images, where, dtype, results)
+    if trained is None or trace:
+        trained = train(
+            images.train,
+            settings,
+            seed,
+            where,
+            dtype,
+            checkpoint=key.work(results) / "checkpoint.pt",
+            compile_network=compile_network,
+            progress=progress,
+            label=f"{dataset}/{category} {key.variant} seed {seed}",
+            after_epoch=measure if trace else None,
+        )
     resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
     detected = detect(trained.network, images.test, settings, where, dtype, progress=progress)
     untrained = detect(
@@ -166,6 +202,40 @@ def run_experiment(
     record = write_record(key, results, content, write_files)
     shutil.rmtree(key.work(results), ignore_errors=True)
     return record
+
+
+def _trained_already(
+    key: RunKey,
+    settings: Settings,
+    images: Category,
+    device: torch.device,
+    precision: torch.dtype,
+    results: Path,
+) -> Trained | None:
+    """The network of a finished run that differs only in how its network is used."""
+    for record in find_records(results):
+        content = record.content
+        same_run = dataclasses.replace(record.key, variant=key.variant) == key
+        if (
+            same_run
+            and (record.folder / WEIGHTS).exists()
+            and same_training(settings_from_dict(content["settings"]), settings)
+            and content["data"]["fingerprint"] == images.fingerprint
+            and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
+        ):
+            training = content["training"]
+            history = pd.read_csv(record.folder / "history.csv")
+            return Trained(
+                network=load_network(record.folder, device)[0],
+                history=[
+                    {str(name): float(value) for name, value in row.items()}
+                    for row in history.to_dict("records")
+                ],
+                best_epoch=training["best_epoch"],
+                stopped=training["stopped"],
+                seconds=training["seconds"],
+            )
+    return None
 
 
 def load_network(path: Path, device: torch.device) -> tuple[MNet, Settings, dict[str, float]]:

@@ -11,17 +11,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
 
@@ -68,6 +71,29 @@ class Record:
         """The 95 % bootstrap interval of a metric over the test images."""
         low, high = self.content["intervals"][level][name]
         return (float("nan"), float("nan")) if low is None else (float(low), float(high))
+
+
+@contextlib.contextmanager
+def only_one(key: RunKey, results: Path) -> Iterator[None]:
+    """Hold a run, so that two processes never work on it; a process that dies lets it go.
+
+    Raises:
+        N2NError: where another process holds it.
+    """
+    path = key.work(results).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path).acquire(timeout=0)
+    except Timeout as error:
+        raise N2NError(
+            f"Another process is at work on {key.folder(results)}; wait for it, or stop it first."
+        ) from error
+    except OSError as error:
+        raise N2NError(
+            f"The folder {path.parent} cannot be written ({error}); choose another --results."
+        ) from error
+    with lock:  # its file stays: deleting it would let two others hold two files of one name
+        yield
 
 
 def write_record(

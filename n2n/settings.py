@@ -11,9 +11,33 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from n2n.errors import N2NError
+
+
+def _check_kind(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of another type, a word that is not a choice, and what is not finite."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        holds, rule = value in choices, f"one of {', '.join(choices)}"
+    elif origin is tuple:
+        holds = isinstance(value, tuple) and all(_is_number(item) for item in value)
+        rule = "a list of numbers"
+    elif kind is float:
+        holds, rule = _is_number(value), "a number"
+    elif kind is int:
+        holds = isinstance(value, int) and not isinstance(value, bool)
+        rule = "a whole number"
+    else:
+        holds, rule = isinstance(value, kind), "true or false" if kind is bool else "a word"
+    if not holds:
+        raise N2NError(f"The setting {name}={value} must be {rule}.")
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -60,12 +84,17 @@ class Settings:
     validation_fraction: float = 0.2
     checkpoint: Literal["best", "last"] = "best"
 
-    # Detection (Section 3.3, last sentence)
+    # Detection (Section 3.3, last sentence); see DETECTION
+    noise_at_test: bool = True  # False: test images stay clean
     noise_draws: int = 1  # anomaly maps averaged over this many draws of the noise
+    anomaly_map: Literal["eq9", "l1"] = "eq9"  # l1: the absolute error alone, mean of the channels
+    map_sigma: float = 0.0  # pixels; a Gaussian over the anomaly map; 0 leaves it as it is
     image_score: Literal["max", "mean", "top1%"] = "max"
 
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed."""
+        for name, kind in get_type_hints(type(self)).items():
+            _check_kind(name, getattr(self, name), kind)
         rules = {
             "image_size": (
                 self.image_size >= 64 and self.image_size % 8 == 0,
@@ -79,16 +108,29 @@ class Settings:
                 len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
                 "positive and at most an eighth of the image size",
             ),
-            "learning_rate": (
-                self.learning_rate > 0 and math.isfinite(self.learning_rate),
-                "positive",
+            "c1": (self.c1 > 0, "positive"),
+            "c2": (self.c2 > 0, "positive"),
+            "learning_rate": (self.learning_rate > 0, "positive"),
+            "min_learning_rate": (self.min_learning_rate >= 0, "zero or more"),
+            "betas": (
+                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+                "two numbers from 0 to below 1",
             ),
+            "weight_decay": (self.weight_decay >= 0, "zero or more"),
             "t_max": (self.t_max >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "epochs": (self.epochs >= 1, "at least 1"),
             "patience": (self.patience >= 1, "at least 1"),
             "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
             "noise_draws": (self.noise_draws >= 1, "at least 1"),
+            "map_sigma": (
+                0 <= self.map_sigma <= self.image_size / 8,
+                "between 0 and an eighth of the image size",
+            ),
+            "loss": (
+                self.loss == "zhao" or self.image_size > 160,
+                "zhao for images of 160 pixels or less: pytorch-msssim halves them four times",
+            ),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -98,6 +140,9 @@ class Settings:
         """The settings as plain values for a run record."""
         return dataclasses.asdict(self)
 
+
+# What a trained network is used with; the others decide how it is trained.
+DETECTION = {"noise_at_test", "noise_draws", "anomaly_map", "map_sigma", "image_score"}
 
 PRESETS: dict[str, Settings] = {
     # Literal: an initial learning rate equal to eta_min keeps it constant; the loss is taken on
@@ -144,6 +189,12 @@ def budget(epochs: int | None) -> dict[str, int | None]:
 def settings_from_dict(values: dict[str, Any]) -> Settings:
     """The settings that `Settings.as_dict` wrote."""
     return make_settings(**values)
+
+
+def same_training(one: Settings, other: Settings) -> bool:
+    """Whether two sets of settings differ in nothing but the use of the trained network."""
+    here, there = one.as_dict(), other.as_dict()
+    return all(here[name] == there[name] for name in here.keys() - DETECTION - {"preset"})
 
 
 def command_options(settings: Settings) -> list[str]:

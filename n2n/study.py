@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from n2n.data import find_categories
 from n2n.errors import N2NError
 from n2n.experiment import run_experiment
 from n2n.paper import printed_cells
+from n2n.plan import Study
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings, write_tables
@@ -95,6 +97,55 @@ def run_missing(
         )
         for dataset, category, settings, seed in bar
     ]  # fmt: skip
+
+
+def run_study(
+    study: Study,
+    data: Path,
+    results: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[str]:
+    """Make the records that a study lacks, in its order; a run that fails stops no other.
+
+    Runs whose images are not below ``data`` are left out and named.
+
+    Returns:
+        A sentence for each run that failed.
+    """
+    found = set(find_categories(data))
+    missing = study.missing(results)
+    runs = [run for run in missing if (run.dataset, run.category) in found]
+    done = len(study.runs) - len(missing)
+    _say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
+    if absent := sorted(
+        {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
+    ):
+        _say(f"not in {data}: {', '.join(absent)}")
+    failures = []
+    work = [_work(run.settings) for run in runs]
+    bar = tqdm(
+        total=sum(work), desc="study", disable=not progress,
+        bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
+    )  # fmt: skip
+    with contextlib.closing(bar):
+        for run, amount in zip(runs, work, strict=True):
+            try:
+                run_experiment(
+                    data, run.dataset, run.category, run.settings, seed=run.seed,
+                    results=results, device=device, trace=run.trace, progress=progress,
+                )  # fmt: skip
+            except N2NError as error:
+                failures.append(f"{run.key.folder(results)}: {error}")
+                _say(f"failed: {failures[-1]}")
+            bar.update(amount)
+    return failures
+
+
+def _work(settings: Settings) -> float:
+    """How long a run takes, in a unit that only serves to compare runs."""
+    return settings.epochs * (settings.image_size * settings.width) ** 2 / 1e9
 
 
 def replicate(

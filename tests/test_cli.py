@@ -47,9 +47,10 @@ def test_run_writes_a_whole_record(finished: Path) -> None:
     assert record["training"]["epochs"] == 2
     assert record["settings"]["image_size"] == 64
     assert record["provenance"]["packages"]["torch"]
-    # The work folder is gone: nothing half-finished is left.
+    # The work folder is gone: nothing half-finished is left, but the empty file of the lock.
     work = finished.parents[5] / "work" / "parts"
-    assert [path for path in work.rglob("*") if path.is_file()] == []
+    left = [path for path in work.rglob("*") if path.is_file()]
+    assert [(path.suffix, path.stat().st_size) for path in left] == [(".lock", 0)]
 
 
 def test_record_agrees_with_scikit_learn_on_its_own_scores(finished: Path) -> None:

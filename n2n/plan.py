@@ -1,0 +1,120 @@
+"""Studies: files that list runs in the order of their importance.
+
+A study is a YAML file with a ``title``, a ``purpose``, and ``runs``, a list of blocks::
+
+    - dataset: MPDD
+      categories: [metal_plate, bracket_white]
+      seeds: [0, 1, 2]
+      preset: replication        # of the settings; see n2n.settings
+      base: {image_size: 128}    # settings that every variant of the block has; may be left out
+      variants:                  # each a set of settings; may be left out
+        - {}
+        - {learning_rate: 0.0001}
+      trace: 10                  # measure detection every so many epochs; may be left out
+
+Within a block every variant of the first seed comes before the second seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from n2n.errors import N2NError
+from n2n.records import RECORD, RunKey
+from n2n.settings import Settings, make_settings, variant
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study."""
+
+    dataset: str
+    category: str
+    settings: Settings
+    seed: int
+    trace: int
+
+    @property
+    def key(self) -> RunKey:
+        """Where its record belongs."""
+        return RunKey(self.dataset, self.category, "n2n", variant(self.settings), self.seed)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's title, purpose and runs, the most important first, none twice."""
+
+    title: str
+    purpose: str
+    runs: tuple[Run, ...]
+
+    def missing(self, results: Path) -> list[Run]:
+        """The runs without a record."""
+        return [run for run in self.runs if not (run.key.folder(results) / RECORD).exists()]
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file.
+
+    Raises:
+        N2NError: where it is missing, is not YAML, or has an unknown or missing entry; names the
+            block and the entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise N2NError(f"There is no study {path}; the shipped ones are in studies/.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise N2NError(f"The study {path} cannot be read: {reason}") from error
+    try:
+        top = _entries(content, {"title": str, "purpose": str, "runs": list}, {})
+        runs = [run for number, block in enumerate(top["runs"], 1) for run in _block(block, number)]
+    except N2NError as error:
+        raise N2NError(f"The study {path}: {error}") from error
+    return Study(top["title"], top["purpose"], tuple(dict.fromkeys(runs)))
+
+
+def _block(block: Any, number: int) -> Iterator[Run]:
+    try:
+        values = _entries(
+            block,
+            {"dataset": str, "categories": list},
+            {"seeds": [0], "preset": "replication", "base": {}, "variants": [{}], "trace": 0},
+        )
+        if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
+            raise N2NError("its seeds must be whole numbers from 0 on.")
+        if not all(isinstance(changes, dict) for changes in values["variants"]):
+            raise N2NError("each of its variants must be a set of settings such as {noise: 0.2}.")
+        chosen = [
+            make_settings(values["preset"], **(values["base"] | changes))
+            for changes in values["variants"]
+        ]
+    except N2NError as error:
+        raise N2NError(f"block {number}: {error}") from error
+    for seed in values["seeds"]:
+        for settings in chosen:
+            for category in values["categories"]:
+                yield Run(values["dataset"], str(category), settings, seed, values["trace"])
+
+
+def _entries(given: Any, required: dict[str, type], optional: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a mapping, each of its type, with the optional ones filled in."""
+    kinds = required | {name: type(value) for name, value in optional.items()}
+    if not isinstance(given, dict):
+        raise N2NError(f"it must have the entries {', '.join(kinds)}.")
+    if unknown := sorted(str(name) for name in given.keys() - kinds.keys()):
+        raise N2NError(f"there is no entry {unknown[0]!r}; the entries are {', '.join(kinds)}.")
+    if absent := [name for name in required if name not in given]:
+        raise N2NError(f"the entry {absent[0]!r} is missing.")
+    values = optional | given
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            words = {str: "a text", list: "a list", dict: "a set of settings", int: "a number"}
+            raise N2NError(f"its entry {name!r} must be {words[kind]}.")
+    return values
