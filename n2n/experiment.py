@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from n2n import metrics
 from n2n.data import Category, load_category
 from n2n.detection import Detection, detect, image_scores
 from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
 from n2n.errors import N2NError
-from n2n.network import MNet
 from n2n.records import (
     Record,
     RunKey,
@@ -37,6 +37,7 @@ from n2n.settings import (
 )
 from n2n.synthetic import synthetic_defects
 from n2n.training import Trained, build_network, split_validation, train
+from n2n.trivial import trivial_metrics
 
 WEIGHTS = "weights.pt"
 TRACE = "trace.csv"
@@ -122,7 +123,7 @@ def _run(
     development = _development_set(images, held_out)
     measured = _read_trace(key.work(results) / TRACE) if trace else {}
 
-    def measure(epoch: int, network: MNet) -> None:
+    def measure(epoch: int, network: nn.Module) -> None:
         if epoch % trace == 0 or epoch in (1, 2, settings.epochs):
             row: dict[str, float] = {}
             for name, part in (("test", images), ("development", development)):
@@ -160,6 +161,8 @@ def _run(
     content = _measure(images, detected, settings)
     content |= {
         "untrained": _point_metrics(images, untrained, settings),
+        "trivial": trivial_metrics(images, settings),
+        "reconstruction": _reconstruction_errors(images, detected),
         "threshold": {
             "image": float(image_scores(held_out_seen.maps[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),
@@ -238,7 +241,7 @@ def _trained_already(
     return None
 
 
-def load_network(path: Path, device: torch.device) -> tuple[MNet, Settings, dict[str, float]]:
+def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Settings, dict[str, float]]:
     """The network, settings and thresholds of a run's folder or its ``weights.pt``.
 
     Raises:
@@ -277,6 +280,24 @@ def _development_set(images: Category, held_out: torch.Tensor) -> Category:
         names=tuple(str(number) for number in range(len(labels))),
         defects=("good",) * len(normal) + tuple(kinds),
     )
+
+
+def _reconstruction_errors(images: Category, detected: Detection) -> dict[str, dict[str, float]]:
+    """Mean error where images are defective, elsewhere in them, and in normal images.
+
+    Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
+    being restored, the error would be far larger inside the masks than elsewhere.
+    """
+    absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
+    beside = images.labels[:, None, None] & ~images.masks
+    found = {}
+    for name, error in (("anomaly_map", detected.maps), ("absolute", absolute)):
+        found[name] = {
+            "defects": float(error[images.masks].mean()),
+            "beside": float(error[beside].mean()),
+            "normal": float(error[~images.labels].mean()),
+        }
+    return found
 
 
 def _aurocs(images: Category, detected: Detection) -> dict[str, float]:

@@ -104,10 +104,14 @@ class MNet(nn.Module):
         width: channels at full resolution; they double at each of three halvings.
         attention: False replaces every residual attention module by a 1x1 convolution, as the
             ablation of Table 5 does.
+        global_residual: add the input to the output, as SRMNet does; the text does not mention it.
     """
 
-    def __init__(self, width: int = 32, attention: bool = True) -> None:
+    def __init__(
+        self, width: int = 32, attention: bool = True, global_residual: bool = False
+    ) -> None:
         super().__init__()
+        self.global_residual = global_residual
         block = ResidualAttention if attention else conv1x1
         channels = [width * 2**level for level in range(LEVELS)]
         self.lift = conv3x3(3, width)  # shared by the inputs of every size
@@ -124,6 +128,7 @@ class MNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 8."""
+        noisy = x
         features = self.encoder[0](self.lift(x))
         encoded = [features]
         for level in range(1, LEVELS):
@@ -145,4 +150,43 @@ class MNet(nn.Module):
             for branch in branches[1:]
         ]
         reconstruction: Tensor = self.output(self.fuse(full))
+        return reconstruction + noisy if self.global_residual else reconstruction
+
+
+class UNet(nn.Module):
+    """A plain U-Net of the same depth and widths (Ronneberger et al. 2015), for comparison.
+
+    Two 3x3 convolutions in each block; no input but at full size, no attention, no SKFF.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        channels = [width * 2**level for level in range(LEVELS)]
+        self.encoder = nn.ModuleList(
+            _twice(3 if level == 0 else c, c) for level, c in enumerate(channels)
+        )
+        self.down = nn.ModuleList(Down(c) for c in channels[:-1])
+        self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
+        self.decoder = nn.ModuleList(_twice(2 * c, c) for c in channels[:-1])
+        self.output = conv3x3(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 8."""
+        encoded = [self.encoder[0](x)]
+        for down, encoder in zip(self.down, self.encoder[1:], strict=True):
+            encoded.append(encoder(down(encoded[-1])))
+        features = encoded[-1]
+        for level in reversed(range(LEVELS - 1)):
+            features = torch.cat([self.up[level](features), encoded[level]], 1)
+            features = self.decoder[level](features)
+        reconstruction: Tensor = self.output(features)
         return reconstruction
+
+
+def _twice(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        conv3x3(inputs, outputs),
+        nn.ReLU(inplace=True),
+        conv3x3(outputs, outputs),
+        nn.ReLU(inplace=True),
+    )

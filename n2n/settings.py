@@ -59,8 +59,10 @@ class Settings:
     noise_std: float = 0.5
 
     # Network (Section 3.2); its width, like its depth, is not given
+    network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
     width: int = 32  # channels at full resolution; doubles at each of three halvings
     attention: bool = True  # False: Table 5's ablation
+    global_residual: bool = False  # True: the input is added to the output, as in SRMNet
 
     # Loss and anomaly map, Eq. (2)-(9)
     loss: Literal["zhao", "pytorch-msssim"] = "zhao"  # the second trains with a scalar MS-SSIM
@@ -103,6 +105,10 @@ class Settings:
             "noise": (0 <= self.noise <= 1, "between 0 and 1"),
             "noise_std": (self.noise_std >= 0, "zero or more"),
             "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
+            "network": (
+                self.network == "mnet" or (self.attention and not self.global_residual),
+                "mnet where the attention or the global residual is changed",
+            ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (
                 len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
@@ -19,7 +19,7 @@ from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import keep_freed_memory, memory_errors, precision_context
 from n2n.errors import N2NError
 from n2n.loss import total_loss
-from n2n.network import MNet
+from n2n.network import MNet, UNet
 from n2n.settings import Settings
 
 Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
@@ -31,18 +31,22 @@ CHECKPOINT_SECONDS = 20.0  # at most so much work is lost to an interruption, pl
 class Trained:
     """A trained network and how it came about."""
 
-    network: MNet
+    network: nn.Module
     history: list[dict[str, float]]  # a row per epoch: epoch, learning_rate, losses, seconds
     best_epoch: int  # counted from 1
     stopped: str  # 'early' or 'epochs'
     seconds: float  # of training, over all interruptions
 
 
-def build_network(settings: Settings, seed: int, device: torch.device) -> MNet:
+def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Module:
     """The untrained network of a seed, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MNet(settings.width, settings.attention)
+        network = (
+            UNet(settings.width)
+            if settings.network == "unet"
+            else MNet(settings.width, settings.attention, settings.global_residual)
+        )
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -74,7 +78,7 @@ def train(
     compile_network: bool = False,
     progress: bool = True,
     label: str = "training",
-    after_epoch: Callable[[int, MNet], None] | None = None,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Trained:
     """Train a network on normal images until the loss stops falling.
 
@@ -241,7 +245,7 @@ class _State:
 
     def __init__(
         self,
-        network: MNet,
+        network: nn.Module,
         optimiser: torch.optim.Optimizer,
         schedule: CosineAnnealingLR,
         identity: dict[str, Any],
