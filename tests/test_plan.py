@@ -1,0 +1,88 @@
+"""Study files: the order of their runs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from n2n.errors import N2NError
+from n2n.plan import read_study
+from n2n.records import RunKey, only_one
+
+SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+HEAD = "title: T\npurpose: P\nruns:\n"
+
+
+def study(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_ones_can_be_read(path: Path) -> None:
+    runs = read_study(path).runs
+    assert runs
+    assert len({run.key for run in runs}) == len(runs)
+
+
+def test_all_variants_of_a_seed_come_before_the_next_seed(tmp_path: Path) -> None:
+    text = HEAD + (
+        "- {dataset: D, categories: [a, b], seeds: [1, 0], base: {width: 16}, "
+        "variants: [{}, {noise: 0.2}], trace: 5}\n"
+        "- {dataset: D, categories: [a]}\n"
+    )
+    runs = read_study(study(tmp_path, text)).runs
+    found = [(r.category, r.settings.noise, r.settings.width, r.seed, r.trace) for r in runs]
+    assert found == [
+        ("a", 0.3, 16, 1, 5), ("b", 0.3, 16, 1, 5), ("a", 0.2, 16, 1, 5), ("b", 0.2, 16, 1, 5),
+        ("a", 0.3, 16, 0, 5), ("b", 0.3, 16, 0, 5), ("a", 0.2, 16, 0, 5), ("b", 0.2, 16, 0, 5),
+        ("a", 0.3, 32, 0, 0),
+    ]  # fmt: skip
+
+
+def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
+    plan = read_study(study(tmp_path, HEAD + "- {dataset: D, categories: [a, b]}\n"))
+    done = plan.runs[0].key.folder(tmp_path)
+    done.mkdir(parents=True)
+    assert plan.missing(tmp_path) == list(plan.runs)  # a folder alone is no record
+    (done / "record.json").write_text("{}")
+    assert plan.missing(tmp_path) == [plan.runs[1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "cannot be read"),
+        ("title: T\n", "entry 'purpose' is missing"),
+        (HEAD + "- {dataset: D}\n", "block 1: the entry 'categories' is missing"),
+        (HEAD + "- {dataset: D, categories: [a], seed: 1}\n", "no entry 'seed'"),
+        (HEAD + "- {dataset: D, categories: a}\n", "'categories' must be a list"),
+        (HEAD + "- {dataset: D, categories: [a], seeds: [x]}\n", "whole numbers from 0"),
+        (HEAD + "- {dataset: D, categories: [a], variants: [1]}\n", "set of settings"),
+        (HEAD + "- {dataset: D, categories: [a], base: {nois: 1}}\n", "no setting 'nois'"),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: 1e-1x}}\n", "must be a number"),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: 2}}\n", "between 0 and 1"),
+        (HEAD + "- {dataset: D, categories: [a], preset: best}\n", "no preset 'best'"),
+    ],
+)
+def test_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = study(tmp_path, text)
+    with pytest.raises(N2NError, match=message) as caught:
+        read_study(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(N2NError, match="no study"):
+        read_study(tmp_path / "none.yaml")
+
+
+def test_a_run_is_held_by_one(tmp_path: Path) -> None:
+    key = RunKey("D", "a", "n2n", "replication", 0)
+    with only_one(key, tmp_path), pytest.raises(N2NError, match="Another process"):  # noqa: SIM117
+        with only_one(key, tmp_path):
+            pass
+    with only_one(key, tmp_path):
+        pass
