@@ -140,6 +140,18 @@ def effects(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def coverage(found: pd.DataFrame) -> str:
+    """How many variants were run, in Markdown."""
+    if found.empty:
+        return "*No run of this study is there yet.*"
+    seeds = found.groupby("variant")["seeds"].max()
+    categories = " and ".join(dict.fromkeys(found["category"].str.replace("_", " ")))
+    return (
+        f"{len(seeds)} variants were run on {categories}, {int((seeds > 1).sum())} of them with "
+        "several seeds."
+    )
+
+
 def effects_figure(found: pd.DataFrame) -> Figure:
     """A line per variant: how far it moves AUROC from the base, at both levels.
 
@@ -169,7 +181,9 @@ def effects_figure(found: pd.DataFrame) -> Figure:
         axes.set_yticklabels(list(at))
         axes.set_ylim(-0.7, len(at) - 0.3)
         axes.grid(axis="y", alpha=0.4)
-    columns[1].legend(loc="lower right")
+    if at:
+        columns[1].legend(loc="lower right")
+    plt.close(figure)  # a notebook shows the value of its cell, and not a second copy
     return figure
 
 
@@ -242,9 +256,12 @@ def trace_figure(results: Path, category: str, image_score: str = "max") -> Figu
             values = np.concatenate([[untrained["auroc"]], trace[column]])
             axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
-    columns[0].legend(title="learning rate")
+    if chosen:
+        columns[0].legend(title="learning rate")
     columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({image_score})")
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
+    figure.suptitle(category.replace("_", " "))
+    plt.close(figure)
     return figure
 
 

@@ -61,6 +61,11 @@ def test_tables_without_any_run(table: int, tmp_path: Path) -> None:
     assert "not run" in text
 
 
+@pytest.mark.parametrize("name", ["sensitivity", "mechanism"])
+def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
+    execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
+
+
 def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
     def wanted(table: int, **options: object) -> list[tuple[str, str, float, bool, int]]:
         runs = missing_runs(table, mpdd, tmp_path, **options)  # type: ignore[arg-type]

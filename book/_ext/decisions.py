@@ -2,21 +2,26 @@
 
 ``{decisions-overview}`` is a table of all decisions; ``{decisions} TOPIC`` writes out those of one
 topic. The values of settings are taken from `n2n.settings`, so the ledger cannot disagree with
-the code.
+the code, and the measured effects from the run records (`n2n.sensitivity`). A decision that a
+run has tested is marked as measured, whatever the file says.
 """
 
 from __future__ import annotations
 
 import csv
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from n2n.sensitivity import effects, effects_table
 from n2n.settings import PRESETS
+from n2n.tables import to_markdown
 
 EVIDENCE = {"measured", "argued", "not yet measured"}
 
@@ -36,6 +41,8 @@ class Ledger(SphinxDirective):
             unknown = set(row["setting"].split()) - PRESETS["replication"].as_dict().keys()
             if unknown:
                 raise self.error(f"{row['id']}: no such setting: {', '.join(unknown)}")
+            if not effects_of(row).empty:
+                row["evidence"] = "measured"
         return rows
 
     def write(self, lines: list[str]) -> list[nodes.Node]:
@@ -43,6 +50,18 @@ class Ledger(SphinxDirective):
         container = nodes.container()
         self.state.nested_parse(StringList(lines, source=self.env.docname), 0, container)
         return container.children
+
+
+@lru_cache
+def all_effects() -> pd.DataFrame:
+    """Every measured effect; the records are read once."""
+    return effects(Path(__file__).parents[2] / "results")
+
+
+def effects_of(row: dict[str, str]) -> pd.DataFrame:
+    """The effects of the variants that change nothing but a decision's settings."""
+    found, names = all_effects(), set(row["setting"].split())
+    return found[[set(changed) <= names for changed in found["changed"]]]
 
 
 class Overview(Ledger):
@@ -98,6 +117,14 @@ def card(row: dict[str, str]) -> list[str]:
     for name, text in parts:
         if text:
             lines += [name, f": {text}", ""]
+    found = effects_of(row)
+    if not found.empty:
+        lines += [
+            "Change of AUROC in points, in the small study of "
+            "[One choice at a time](executed/sensitivity.ipynb):",
+            "",
+        ]
+        lines += [*to_markdown(effects_table(found)).splitlines(), ""]
     return [*lines, "::::", ""]
 
 
