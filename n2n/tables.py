@@ -2,9 +2,9 @@
 
 The verdict's rule: a cell is *reproduced* where the printed value lies in our interval or within
 one point of our mean; otherwise *not reproduced*, and whether ours is higher or lower. Our
-interval spans the 95 % bootstrap intervals (over test images) of all seeds. A run that ended at
-fewer epochs than its preset allows, before its loss had stopped falling, is *under-trained* and
-decides nothing. Cells without a run are *not run*.
+interval spans the 95 % bootstrap intervals (over test images) of all seeds. Where the value is not
+reproduced by a run that ended at fewer epochs than its preset allows, before its loss had stopped
+falling, the cell is *under-trained* and decides nothing. Cells without a run are *not run*.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFr
 
     Returns:
         A row per cell: category, column, level, printed (text), paper (percent), ours (percent,
-        mean of the seeds), std, low, high, difference, untrained (percent), seeds, epochs,
-        verdict and the folders of the records.
+        mean of the seeds), std, low, high, difference, untrained (percent), other_scores (text),
+        seeds, epochs, verdict and the folders of the records.
     """
     records = find_records(results)
     printed = printed_cells()
@@ -104,6 +104,7 @@ def _row(cell: Any, records: list[Record], preset: str) -> dict[str, Any]:
         "high": np.nan,
         "difference": np.nan,
         "untrained": np.nan,
+        "other_scores": "",
         "seeds": len(records),
         "epochs": "",
         "verdict": "not run",
@@ -120,6 +121,8 @@ def _row(cell: Any, records: list[Record], preset: str) -> dict[str, Any]:
     row["high"] = 100 * max(high for _, high in intervals)
     row["untrained"] = 100 * float(np.mean(untrained))
     row["difference"] = row["ours"] - row["paper"]
+    if cell.level == "image":
+        row["other_scores"] = _other_scores(records)
     row["epochs"] = ", ".join(str(record.content["training"]["epochs"]) for record in records)
     short = any(
         record.content["settings"]["epochs"] < PRESETS[preset].epochs
@@ -128,6 +131,17 @@ def _row(cell: Any, records: list[Record], preset: str) -> dict[str, Any]:
     )
     row["verdict"] = verdict(row["paper"], row["ours"], row["low"], row["high"], short)
     return row
+
+
+def _other_scores(records: list[Record]) -> str:
+    """What the image scores that were not chosen would have given, mean over the seeds."""
+    chosen = records[0].content["settings"]["image_score"]
+    values = {
+        name: np.mean([100 * record.content["image_scores"][name]["auroc"] for record in records])
+        for name in records[0].content["image_scores"]
+        if name != chosen
+    }
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
 
 
 def verdict(paper: float, ours: float, low: float, high: float, short: bool = False) -> str:
@@ -179,10 +193,13 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
             ],
             "verdict": own["verdict"],
             "untrained": ["" if np.isnan(value) else f"{value:.2f}" for value in own["untrained"]],
+            "by other image scores": own["other_scores"],
             "seeds": own["seeds"],
             "epochs": own["epochs"],
         }
     )
+    if (own["level"] == "pixel").all():
+        table = table.drop(columns="by other image scores")
     return table.drop(columns=[c for c in ("column", "level") if table[c].nunique() == 1])
 
 

@@ -28,6 +28,11 @@ def record(
             "image": {"auroc": (image - 0.002, image + 0.002)},
             "pixel": {"auroc": (0.89, 0.91)},
         },
+        "image_scores": {
+            "max": {"auroc": image},
+            "mean": {"auroc": image - 0.1},
+            "top1%": {"auroc": 0.5},
+        },
         "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
         "settings": settings.as_dict(),
         "training": {"epochs": settings.epochs, "stopped": stopped},
@@ -68,6 +73,13 @@ def test_verdict(
 def test_without_records_every_cell_is_not_run(tmp_path: Path) -> None:
     for table in range(1, 6):
         assert set(compare(table, tmp_path)["verdict"]) == {"not run"}
+
+
+def test_other_image_scores_stand_beside_the_chosen_one(tmp_path: Path) -> None:
+    record(tmp_path, image=0.99)
+    record(tmp_path, image=0.95, seed=1)
+    assert cell(tmp_path, 1, "Ours")["other_scores"] == "mean 87.00, top1% 50.00"
+    assert cell(tmp_path, 2, "Ours", "pixel")["other_scores"] == ""
 
 
 def test_one_run_fills_its_cells_in_every_table(tmp_path: Path) -> None:
