@@ -16,7 +16,7 @@ from torch import nn
 
 from n2n import metrics
 from n2n.data import Category, load_category
-from n2n.detection import Detection, detect, image_scores
+from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
 from n2n.errors import N2NError
 from n2n.records import (
@@ -119,15 +119,25 @@ def _run(
     """Train, detect, measure and write the record; see `run_experiment`."""
     dataset, category, seed = key.dataset, key.category, key.seed
     prepared = time.monotonic() - began
-    _, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
+    learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = _development_set(images, held_out)
     measured = _read_trace(key.work(results) / TRACE) if trace else {}
+
+    def look(network: nn.Module, *parts: Category) -> list[Detection]:
+        """Detections in the test images of each part, calibrated if the settings say so."""
+        expected = _expected(network, images.train[learned], settings, where, dtype)
+        return [
+            detect(network, part.test, settings, where, dtype, expected=expected, progress=False)
+            for part in parts
+        ]
 
     def measure(epoch: int, network: nn.Module) -> None:
         if epoch % trace == 0 or epoch in (1, 2, settings.epochs):
             row: dict[str, float] = {}
-            for name, part in (("test", images), ("development", development)):
-                found = detect(network, part.test, settings, where, dtype, progress=False)
+            parts = {"test": images, "development": development}
+            for (name, part), found in zip(
+                parts.items(), look(network, *parts.values()), strict=True
+            ):
                 row |= {f"{name}_{level}": value for level, value in _aurocs(part, found).items()}
             measured[epoch] = row
             _write_trace(key.work(results) / TRACE, measured)
@@ -147,15 +157,17 @@ def _run(
             after_epoch=measure if trace else None,
         )
     resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
-    detected = detect(trained.network, images.test, settings, where, dtype, progress=progress)
-    untrained = detect(
-        build_network(settings, seed, where), images.test, settings, where, dtype, progress=False
-    )
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
-    held_out_seen = detect(
-        trained.network, development.test, settings, where, dtype, progress=False
-    )
+    expected = _expected(trained.network, images.train[learned], settings, where, dtype)
+    detected, held_out_seen = (
+        detect(
+            trained.network, part.test, settings, where, dtype, expected=expected,
+            progress=progress,
+        )
+        for part in (images, development)
+    )  # fmt: skip
+    (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
     content = _measure(images, detected, settings)
@@ -164,7 +176,7 @@ def _run(
         "trivial": trivial_metrics(images, settings),
         "reconstruction": _reconstruction_errors(images, detected),
         "threshold": {
-            "image": float(image_scores(held_out_seen.maps[normal])[settings.image_score].max()),
+            "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),
         },
         "development": _development_metrics(development, held_out_seen),
@@ -198,13 +210,27 @@ def _run(
     }
 
     def write_files(folder: Path) -> None:
-        _write_files(folder, images, detected, trained, content)
+        _write_files(folder, images, detected, trained, expected, content)
         if trace:
             _write_trace(folder / TRACE, measured)
 
     record = write_record(key, results, content, write_files)
     shutil.rmtree(key.work(results), ignore_errors=True)
     return record
+
+
+def _expected(
+    network: nn.Module,
+    normal: torch.Tensor,
+    settings: Settings,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Expected | None:
+    """What error to expect where, from the images of the training; None without calibration."""
+    if settings.calibration == "none":
+        return None
+    maps = detect(network, normal, settings, device, precision, progress=False).maps
+    return expected_error(maps)
 
 
 def _trained_already(
@@ -241,8 +267,10 @@ def _trained_already(
     return None
 
 
-def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Settings, dict[str, float]]:
-    """The network, settings and thresholds of a run's folder or its ``weights.pt``.
+def load_network(
+    path: Path, device: torch.device
+) -> tuple[nn.Module, Settings, dict[str, float], Expected | None]:
+    """The network, settings, thresholds and expected error of a run's folder or ``weights.pt``.
 
     Raises:
         N2NError: where the file is missing or not such a file.
@@ -254,6 +282,7 @@ def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Settings,
         network = build_network(settings, 0, device)
         network.load_state_dict(saved["network"])
         threshold = {name: float(value) for name, value in saved["threshold"].items()}
+        expected = Expected(**saved["expected"]) if saved.get("expected") else None
     except FileNotFoundError as error:
         raise N2NError(
             f"There are no weights {file} (they are not committed); "
@@ -264,7 +293,7 @@ def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Settings,
             f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
         ) from error
     network.eval()
-    return network, settings, threshold
+    return network, settings, threshold, expected
 
 
 def _development_set(images: Category, held_out: torch.Tensor) -> Category:
@@ -305,7 +334,7 @@ def _aurocs(images: Category, detected: Detection) -> dict[str, float]:
     labels = images.labels.numpy()
     values = {
         f"image_{name}": metrics.auroc(scores.numpy(), labels)
-        for name, scores in image_scores(detected.maps).items()
+        for name, scores in image_scores(detected.scored).items()
     }
     return values | {"pixel": metrics.auroc(detected.maps.numpy(), images.masks.numpy())}
 
@@ -319,7 +348,12 @@ def _development_metrics(development: Category, detected: Detection) -> dict[str
         part = dataclasses.replace(
             development, masks=development.masks[chosen], labels=development.labels[chosen]
         )
-        found[kind] = _aurocs(part, dataclasses.replace(detected, maps=detected.maps[chosen]))
+        found[kind] = _aurocs(
+            part,
+            dataclasses.replace(
+                detected, maps=detected.maps[chosen], scored=detected.scored[chosen]
+            ),
+        )
     return found
 
 
@@ -340,7 +374,7 @@ def _write_trace(path: Path, rows: dict[int, dict[str, float]]) -> None:
 
 
 def _point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
-    scores = image_scores(detected.maps)[settings.image_score]
+    scores = image_scores(detected.scored)[settings.image_score]
     return {
         "image": metrics.image_metrics(scores.numpy(), images.labels.numpy()),
         "pixel": metrics.pixel_metrics(detected.maps.numpy(), images.masks.numpy()),
@@ -349,7 +383,7 @@ def _point_metrics(images: Category, detected: Detection, settings: Settings) ->
 
 def _measure(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
     labels = images.labels.numpy()
-    every_score = {name: s.numpy() for name, s in image_scores(detected.maps).items()}
+    every_score = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
     return {
         "metrics": _point_metrics(images, detected, settings),
         "intervals": {
@@ -363,12 +397,17 @@ def _measure(images: Category, detected: Detection, settings: Settings) -> dict[
 
 
 def _write_files(
-    folder: Path, images: Category, detected: Detection, trained: Trained, content: dict[str, Any]
+    folder: Path,
+    images: Category,
+    detected: Detection,
+    trained: Trained,
+    expected: Expected | None,
+    content: dict[str, Any],
 ) -> None:
     history = pd.DataFrame(trained.history)
     history["epoch"] = history["epoch"].astype(int)
     history.to_csv(folder / "history.csv", index=False, float_format="%.7g")
-    scores = {name: s.numpy() for name, s in image_scores(detected.maps).items()}
+    scores = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
     pd.DataFrame(
         {
             "image": images.names,
@@ -388,6 +427,7 @@ def _write_files(
             "settings": content["settings"],
             "threshold": content["threshold"],
             "network": trained.network.state_dict(),
+            "expected": None if expected is None else dataclasses.asdict(expected),
         },
         folder / WEIGHTS,
     )

@@ -47,7 +47,7 @@ def detect_files(
             folder cannot be written; nothing is written before all images were read.
     """
     where = choose_device(device)
-    network, settings, threshold = load_network(source, where)
+    network, settings, threshold, expected = load_network(source, where)
     names = [path.stem for path in images]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -55,9 +55,10 @@ def detect_files(
     decoded = np.stack([decode_image(path, settings.image_size) for path in images])
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
     found = detect(
-        network, pixels, settings, where, choose_precision(precision, where), progress=progress
-    )
-    scores = image_scores(found.maps)[settings.image_score].numpy()
+        network, pixels, settings, where, choose_precision(precision, where), expected=expected,
+        progress=progress,
+    )  # fmt: skip
+    scores = image_scores(found.scored)[settings.image_score].numpy()
     table = pd.DataFrame(
         {
             "image": [str(path) for path in images],

@@ -149,7 +149,7 @@ def panels(
     if isinstance(images, str):
         return images
     where = choose_device(device)
-    network, settings, threshold = load_network(record.folder, where)
+    network, settings, threshold, _ = load_network(record.folder, where)
     indices = figures.first_of_each_defect(images.defects)
     found = detect(network, images.test[indices], settings, where, progress=False)
     return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
@@ -164,7 +164,7 @@ def noise_panels(
     if isinstance(images, str):
         return images
     where = choose_device(device)
-    network, settings, _ = load_network(record.folder, where)
+    network, settings, _, _ = load_network(record.folder, where)
     index = int(images.labels.int().argmax())
     x0 = normalise(images.test[index : index + 1].to(where))
     noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])

@@ -26,7 +26,7 @@ BLUR = 4.0  # pixels, of the blurred image
 def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
     """Metrics of two anomaly maps without a network, at both levels.
 
-    The map is that of the settings, with a stand-in for the reconstruction:
+    The map is that of the settings, without a calibration, with a stand-in for the reconstruction:
 
     - ``mean_image``: the mean of the training images;
     - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels.

@@ -12,6 +12,7 @@ from n2n.settings import (
     Settings,
     budget,
     make_settings,
+    same_training,
     settings_from_dict,
     variant,
 )
@@ -45,6 +46,7 @@ OTHERS = {
     "noise_draws": [5],
     "anomaly_map": ["l1"],
     "map_sigma": [2.0],
+    "calibration": ["scores"],
     "image_score": ["mean", "top1%"],
 }
 
@@ -99,8 +101,13 @@ def test_presets_depart_from_the_paper_only_where_they_say_so():
     assert set(small) <= {"preset", "image_size", "width", "epochs", "t_max", "learning_rate"}
 
 
+def test_improved_trains_the_same_network():
+    assert same_training(PRESETS["improved"], PRESETS["replication"])
+    assert not same_training(make_settings(noise=0.2), PRESETS["replication"])
+
+
 def test_presets_carry_their_names():
-    assert set(PRESETS) == {"paper", "replication", "demo"}
+    assert set(PRESETS) == {"paper", "replication", "improved", "demo"}
     for name, settings in PRESETS.items():
         assert settings.preset == name
         assert variant(settings) == name
@@ -166,7 +173,7 @@ def test_settings_survive_a_json_record():
 
 
 def test_unknown_preset_is_named():
-    with pytest.raises(N2NError, match=r"preset 'best'.*paper, replication, demo"):
+    with pytest.raises(N2NError, match=r"preset 'best'.*paper, replication, improved, demo"):
         make_settings("best")
     with pytest.raises(N2NError, match="'best'"):
         settings_from_dict({"preset": "best"})
@@ -181,6 +188,20 @@ def test_unknown_setting_is_named(name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("image_size", "256"),
+        ("image_size", 256.0),
+        ("noise", "much"),
+        ("attention", 1),
+        ("border", "mirror"),
+        ("image_score", "median"),
+        ("sigmas", "0.5"),
+        ("sigmas", ("a",)),
+        ("betas", (0.5,)),
+        ("betas", (0.5, 1.0)),
+        ("c1", 0.0),
+        ("c2", -1.0),
+        ("weight_decay", -0.1),
+        ("map_sigma", 40.0),
         ("image_size", 56),
         ("image_size", 100),
         ("image_size", 0),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from n2n import training
 from n2n.corruption import corrupt, fixed_noise, normalise
-from n2n.detection import detect, image_scores
+from n2n.detection import detect, expected_error, image_scores
 from n2n.errors import N2NError
 from n2n.loss import total_loss
 from n2n.settings import Settings
@@ -183,6 +186,70 @@ def test_detection_averages_its_noise_draws(images: torch.Tensor, tiny: Settings
         maps.append(training.total_loss(restored, x0, tiny))
     detected = detect(network, images[:1], replace(tiny, noise_draws=3), CPU, progress=False)
     assert float(detected.maps.mean()) == pytest.approx(float(sum(maps)) / 3, rel=1e-4)
+
+
+def test_expected_error_by_hand() -> None:
+    """Where all maps are flat, smoothing changes nothing, and the formula can be done by hand."""
+    levels = torch.tensor([1.0, 2.0, 3.0, 6.0])  # mean 3, deviation sqrt(14 / 4)
+    expected = expected_error(levels[:, None, None].expand(4, 64, 64))
+    deviation = 2 * math.sqrt(3.5)  # its own and, equal here, the mean one
+    calibrated = expected.calibrate(torch.full((1, 64, 64), 10.0))
+    torch.testing.assert_close(calibrated, torch.full((1, 64, 64), 7.0 / deviation))
+
+
+def test_calibration_changes_the_scores_and_not_the_map(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    plain = detect(network, images, tiny, CPU, progress=False)
+    expected = expected_error(plain.maps)
+    found = detect(network, images, tiny, CPU, expected=expected, progress=False)
+    assert plain.scored is plain.maps
+    assert torch.equal(found.maps, plain.maps)
+    excess = (plain.maps - expected.mean) / expected.deviation
+    torch.testing.assert_close(found.scored, excess)
+
+
+def test_map_settings_by_hand(images: torch.Tensor, tiny: Settings) -> None:
+    """The absolute error alone, and a smoothed one, against NumPy and SciPy."""
+    network = build_network(tiny, 0, CPU).eval()
+    x0 = normalise(images[:2])
+    with torch.inference_mode():
+        restored = network(corrupt(x0, fixed_noise(tiny), tiny.noise))
+    absolute = np.abs(restored.numpy() - x0.numpy()).mean(1) / 2
+    settings = replace(tiny, anomaly_map="l1")
+    found = detect(network, images[:2], settings, CPU, progress=False).maps.numpy()
+    np.testing.assert_allclose(found, absolute, atol=1e-5)
+    smoothed = detect(network, images[:2], replace(settings, map_sigma=2.0), CPU, progress=False)
+    wanted = [
+        gaussian_filter(a.astype(np.float64), 2.0, mode="mirror", truncate=8) for a in absolute
+    ]
+    np.testing.assert_allclose(smoothed.maps.numpy(), wanted, atol=1e-4)
+
+
+def test_clean_test_images(images: torch.Tensor, tiny: Settings) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    with torch.inference_mode():
+        restored = network(normalise(images[:1]))
+    wanted = training.total_loss(restored, normalise(images[:1]), tiny)
+    found = detect(network, images[:1], replace(tiny, noise_at_test=False), CPU, progress=False)
+    assert float(found.maps.mean()) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_after_epoch_sees_every_epoch_and_changes_nothing(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    seen: list[int] = []
+
+    def look(epoch: int, network: torch.nn.Module) -> None:
+        assert not network.training
+        detect(network, images[:1], tiny, CPU, progress=False)
+        seen.append(epoch)
+
+    watched = run(images, tiny, after_epoch=look)
+    alone = run(images, tiny)
+    assert seen == list(range(1, len(alone.history) + 1))
+    assert equal_weights(watched, alone)
 
 
 def test_image_scores_by_hand() -> None:
