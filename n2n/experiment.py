@@ -175,6 +175,10 @@ def _run(
         "untrained": _point_metrics(images, untrained, settings),
         "trivial": trivial_metrics(images, settings),
         "reconstruction": _reconstruction_errors(images, detected),
+        "peak_in_defect": {
+            "maps": _peak_in_defect(images, detected.maps),
+            "scored": _peak_in_defect(images, detected.scored),
+        },
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),
@@ -186,6 +190,7 @@ def _run(
             "best_epoch": trained.best_epoch,
             "stopped": trained.stopped,
             "seconds": round(trained.seconds, 1),
+            "by": trained.origin,  # None: by this run
         },
         "data": {
             "fingerprint": images.fingerprint,
@@ -263,6 +268,8 @@ def _trained_already(
                 best_epoch=training["best_epoch"],
                 stopped=training["stopped"],
                 seconds=training["seconds"],
+                origin=training.get("by")
+                or {"variant": record.key.variant, "commit": content["provenance"]["commit"]},
             )
     return None
 
@@ -327,6 +334,15 @@ def _reconstruction_errors(images: Category, detected: Detection) -> dict[str, d
             "normal": float(error[~images.labels].mean()),
         }
     return found
+
+
+def _peak_in_defect(images: Category, maps: torch.Tensor) -> float:
+    """In what share of the anomalous images the largest value of the map lies in the mask.
+
+    Where it does not, the maximum as an image score measures something else than the defect.
+    """
+    peaks = maps[images.labels].flatten(1).argmax(1, keepdim=True)
+    return float(images.masks[images.labels].flatten(1).gather(1, peaks).float().mean())
 
 
 def _aurocs(images: Category, detected: Detection) -> dict[str, float]:

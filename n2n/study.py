@@ -180,7 +180,7 @@ def replicate(
     for table in range(1, 6):
         parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
         _execute(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
-    for name in ("sensitivity", "mechanism"):
+    for name in ("improved", "sensitivity", "mechanism"):
         _execute(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
     write_tables(results, EXECUTED)
     _say("building the book")

@@ -36,6 +36,7 @@ class Trained:
     best_epoch: int  # counted from 1
     stopped: str  # 'early' or 'epochs'
     seconds: float  # of training, over all interruptions
+    origin: dict[str, str | None] | None = None  # the run that trained it, where it was another
 
 
 def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Module:
