@@ -7,3 +7,7 @@ class N2NError(Exception):
     Its message is one sentence that names the culprit and says how to mend it. The command line
     prints it without a traceback and exits with code 1.
     """
+
+
+class BusyError(N2NError):
+    """Another process is at work on the same run."""

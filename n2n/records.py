@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from n2n.errors import N2NError
+from n2n.errors import BusyError, N2NError
 
 RECORD = "record.json"
 SCHEMA = 1
@@ -78,14 +78,15 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
     """Hold a run, so that two processes never work on it; a process that dies lets it go.
 
     Raises:
-        N2NError: where another process holds it.
+        BusyError: where another process holds it.
+        N2NError: where the folder cannot be written.
     """
     path = key.work(results).with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path).acquire(timeout=0)
     except Timeout as error:
-        raise N2NError(
+        raise BusyError(
             f"Another process is at work on {key.folder(results)}; wait for it, or stop it first."
         ) from error
     except OSError as error:

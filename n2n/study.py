@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from n2n import demo_data
 from n2n.data import find_categories
-from n2n.errors import N2NError
+from n2n.errors import BusyError, N2NError
 from n2n.experiment import run_experiment
 from n2n.paper import printed_cells
 from n2n.plan import Study
@@ -109,7 +109,8 @@ def run_study(
 ) -> list[str]:
     """Make the records that a study lacks, in its order; a run that fails stops no other.
 
-    Runs whose images are not below ``data`` are left out and named.
+    Several processes may work on one study at once: each leaves the others' runs alone. Runs whose
+    images are not below ``data`` are left out and named.
 
     Returns:
         A sentence for each run that failed.
@@ -136,6 +137,8 @@ def run_study(
                     data, run.dataset, run.category, run.settings, seed=run.seed,
                     results=results, device=device, trace=run.trace, progress=progress,
                 )  # fmt: skip
+            except BusyError as error:
+                _say(f"left to the other process: {error}")
             except N2NError as error:
                 failures.append(f"{run.key.folder(results)}: {error}")
                 _say(f"failed: {failures[-1]}")

@@ -9,6 +9,7 @@ import pytest
 from n2n.errors import N2NError
 from n2n.plan import read_study
 from n2n.records import RunKey, only_one
+from n2n.study import run_study
 
 SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 HEAD = "title: T\npurpose: P\nruns:\n"
@@ -77,6 +78,29 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(N2NError, match="no study"):
         read_study(tmp_path / "none.yaml")
+
+
+def test_a_study_makes_what_it_can_and_names_what_failed(
+    tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = "{image_size: 64, width: 4, epochs: 1, t_max: 1}"
+    text = HEAD + (
+        f"- {{dataset: parts, categories: [disc, absent], preset: demo, base: {base}, "
+        "variants: [{validation_fraction: 0.01}, {}, {noise: 0.2}]}\n"
+    )
+    plan = read_study(study(tmp_path, text))
+    first, second, third = (run for run in plan.runs if run.category == "disc")
+    results = tmp_path / "results"
+    with only_one(third.key, results):
+        failures = run_study(plan, parts, results, device="cpu", progress=False)
+    assert len(failures) == 1
+    assert "cannot be split" in failures[0]
+    assert str(first.key.folder(results)) in failures[0]
+    said = capsys.readouterr().out
+    assert "parts/absent" in said
+    assert "left to the other process" in said
+    assert second not in plan.missing(results)
+    assert third in plan.missing(results)
 
 
 def test_a_run_is_held_by_one(tmp_path: Path) -> None:

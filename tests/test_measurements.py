@@ -1,0 +1,102 @@
+"""What a run record says beyond the metrics, against hand-made maps and NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from n2n.corruption import normalise
+from n2n.data import Category
+from n2n.detection import Detection
+from n2n.experiment import _aurocs, _development_set, _peak_in_defect, _reconstruction_errors
+from n2n.loss import error_map
+from n2n.settings import Settings
+from n2n.trivial import trivial_metrics
+
+
+@pytest.fixture
+def category() -> Category:
+    """Six noisy training images; four test images, of which the last two have a bright square."""
+    generator = torch.Generator().manual_seed(0)
+
+    def pictures(count: int) -> torch.Tensor:
+        return torch.randint(90, 120, (count, 3, 64, 64), generator=generator, dtype=torch.uint8)
+
+    train, test = pictures(6), pictures(4)
+    masks = torch.zeros(4, 64, 64, dtype=torch.bool)
+    masks[2:, 20:28, 30:38] = True
+    test[2:, :, 20:28, 30:38] += 100
+    return Category(
+        dataset="parts", category="square", size=64, train=train, test=test, masks=masks,
+        labels=torch.tensor([False, False, True, True]), names=("a", "b", "c", "d"),
+        defects=("good", "good", "square", "square"), fingerprint="none",
+    )  # fmt: skip
+
+
+def detection(category: Category, maps: torch.Tensor) -> Detection:
+    return Detection(maps, maps, category.test)
+
+
+def test_peaks_in_the_masks(category: Category) -> None:
+    maps = torch.zeros(4, 64, 64)
+    maps[0, 5, 5] = 9  # a normal image does not count
+    maps[2, 21, 31] = 1  # inside
+    maps[3, 60, 60] = 1  # outside
+    assert _peak_in_defect(category, maps) == 0.5
+
+
+def test_reconstruction_errors(category: Category) -> None:
+    """A map of 1 in the masks, 2 beside them and 4 in normal images."""
+    maps = torch.full((4, 64, 64), 2.0)
+    maps[:2] = 4.0
+    maps[category.masks] = 1.0
+    shifted = (category.test.int() - 51).clamp(0, 255).to(torch.uint8)
+    found = _reconstruction_errors(category, Detection(maps, maps, shifted))
+    assert found["anomaly_map"] == {"defects": 1.0, "beside": 2.0, "normal": 4.0}
+    assert found["absolute"] == pytest.approx({"defects": 0.2, "beside": 0.2, "normal": 0.2})
+
+
+def test_aurocs_agree_with_scikit_learn(category: Category) -> None:
+    maps = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(1))
+    scored = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(2))
+    found = _aurocs(category, Detection(maps, scored, category.test))
+    labels = category.labels.numpy()
+    flat = scored.flatten(1).numpy()
+    assert found["image_max"] == pytest.approx(roc_auc_score(labels, flat.max(1)))
+    assert found["image_mean"] == pytest.approx(roc_auc_score(labels, flat.mean(1)))
+    pixels = roc_auc_score(category.masks.numpy().ravel(), maps.numpy().ravel())
+    assert found["pixel"] == pytest.approx(pixels)
+
+
+def test_the_development_set_is_held_out_and_never_tested(category: Category) -> None:
+    held_out = torch.tensor([1, 4, 5])
+    development = _development_set(category, held_out)
+    assert torch.equal(development.test[:3], category.train[held_out])
+    assert development.labels.tolist() == [False] * 3 + [True] * 9
+    assert not development.masks[:3].any()
+    assert development.masks[3:].flatten(1).any(1).all()
+    assert set(development.defects[3:]) == {"scratch", "stain", "transplant"}
+
+
+def test_trivial_detectors(category: Category, tiny: Settings) -> None:
+    """The mean image in NumPy; a bright square on noise is easy to find with it."""
+    mean = torch.from_numpy(category.train.numpy().astype(np.float64).mean(0, keepdims=True))
+    maps = error_map(
+        normalise(mean.float()).expand(4, -1, -1, -1), normalise(category.test), tiny
+    )  # fmt: skip
+    found = trivial_metrics(category, tiny)["mean_image"]
+    wanted = roc_auc_score(category.masks.numpy().ravel(), maps.numpy().ravel())
+    assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-6)
+    assert found["pixel"]["auroc"] > 0.95
+    assert found["image"]["auroc"] == 1.0
+
+
+def test_a_flat_image_blurs_to_itself(category: Category, tiny: Settings) -> None:
+    """All maps are then equal, so nothing is told apart."""
+    flat = replace(category, test=torch.full_like(category.test, 100))
+    found = trivial_metrics(flat, tiny)["blurred_image"]
+    assert found["image"]["auroc"] == 0.5

@@ -1,0 +1,108 @@
+"""The effects of choices, from records written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from n2n import beyond, sensitivity
+from n2n.records import RunKey, write_record
+from n2n.settings import Settings, make_settings, variant
+
+
+def record(results: Path, settings: Settings, image: float, seed: int = 0) -> None:
+    error = {"defects": 0.04, "beside": 0.01, "normal": 0.02}
+    content = {
+        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
+        "intervals": {"image": {"auroc": (0.1, 0.9)}, "pixel": {"auroc": (0.8, 0.95)}},
+        "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
+        "image_scores": {"max": {"auroc": image}, "mean": {"auroc": 0.6}},
+        "development": {"all": {"image_max": 0.7, "image_mean": 0.8, "pixel": 0.9}},
+        "trivial": {
+            name: {"image": {"auroc": 0.3}, "pixel": {"auroc": 0.4}}
+            for name in ("mean_image", "blurred_image")
+        },
+        "reconstruction": {"absolute": error, "anomaly_map": error},
+        "peak_in_defect": {"maps": 0.25, "scored": 0.5},
+        "settings": settings.as_dict(),
+        "training": {"epochs": settings.epochs, "stopped": "epochs"},
+    }
+    key = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed)
+    write_record(key, results, content, lambda _: None)
+
+
+def small(**changes: object) -> Settings:
+    size = {"image_size": 128, "width": 16, "epochs": 40, "t_max": 40}
+    return make_settings("replication", **(size | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    record(tmp_path, small(), 0.70)
+    record(tmp_path, small(), 0.76, seed=1)
+    record(tmp_path, small(noise=0.0), 0.60)
+    record(tmp_path, small(noise=0.0), 0.70, seed=1)
+    record(tmp_path, small(noise=0.0), 0.10, seed=2)  # no base of this seed to compare with
+    record(tmp_path, small(width=8), 0.71)
+    record(tmp_path, make_settings("replication"), 0.99)  # of another size: not in the study
+    return tmp_path
+
+
+def test_effects_compare_runs_of_one_seed(results: Path) -> None:
+    found = sensitivity.effects(results)
+    image = found[found["level"] == "image"].set_index("variant")
+    assert list(image.index) == ["λ = 0 (no noise)", "width 8"]
+    noise = image.loc["λ = 0 (no noise)"]
+    assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
+    assert (noise["low"], noise["high"]) == (pytest.approx(-10.0), pytest.approx(-6.0))
+    assert noise["seeds"] == 2
+    assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
+    assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
+
+
+def test_tables_from_records(results: Path) -> None:
+    assert len(sensitivity.effects_table(sensitivity.effects(results))) == 2
+    base = sensitivity.base_table(results).iloc[0]
+    assert (base["AUROC, %"], base["lowest to highest seed"]) == ("73.0", "70.0 to 76.0")
+    mechanism = sensitivity.mechanism_table(results)
+    assert list(mechanism["λ"]) == [0.0, 0.3]
+    assert list(mechanism["defects : beside"]) == [4.0, 4.0]
+    trivial = sensitivity.trivial_table(results).set_index("detector")
+    assert trivial.loc["distance to the mean image", "metal plate, image"] == 30.0
+    assert trivial.loc["trained network", "metal plate, image"] == 73.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "the base"),
+        ({"noise": 0.2}, "λ = 0.2"),
+        ({"learning_rate": 1e-6}, "learning rate 1e-06"),
+        ({"attention": False}, "without residual attention"),
+        ({"epochs": 10, "t_max": 10}, "epochs 10"),
+        ({"c1": 1e-4, "c2": 9e-4}, "c1 0.0001; c2 0.0009"),
+        ({"sigmas": (0.5, 1.0)}, "sigmas 0.5, 1"),
+    ],
+)
+def test_labels(changed: dict[str, object], expected: str) -> None:
+    assert sensitivity.label(sensitivity.changes(small(**changed))) == expected
+
+
+def test_the_literal_paper_has_a_name() -> None:
+    paper = make_settings("paper", image_size=128, width=16, epochs=40, t_max=40)
+    assert sensitivity.label(sensitivity.changes(paper)) == "every value as printed"
+
+
+def test_improved_stands_beside_the_run_of_the_same_seed_and_budget(tmp_path: Path) -> None:
+    for epochs, image in ((100, 0.9), (25, 0.3)):
+        record(tmp_path, make_settings("replication", epochs=epochs, t_max=epochs), image)
+    record(tmp_path, make_settings("improved"), 0.95)
+    (row,) = beyond.beside_paper(tmp_path).to_dict("records")
+    assert row["category"] == "Metal Plate"
+    assert (row["replication"], row["improved"], row["epochs"]) == ("90.00", "95.00", 100)
+    table = beyond.ingredients(tmp_path)
+    assert list(table["calibrated"]) == ["no", "no", "yes", "yes"]
+    assert list(table["metal plate, test"]) == [90.0, 60.0, 95.0, 60.0]
+    (peak,) = beyond.peaks(tmp_path).to_dict("records")
+    assert (peak["the map as printed"], peak["calibrated"]) == ("25 %", "50 %")
