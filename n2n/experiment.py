@@ -142,8 +142,11 @@ def _run(
             measured[epoch] = row
             _write_trace(key.work(results) / TRACE, measured)
 
-    trained = _trained_already(key, settings, images, where, dtype, results)
-    if trained is None or trace:
+    source = _trained_already(key, settings, images, dtype, results)
+    if source is not None and (not trace or (source.folder / TRACE).exists()):
+        trained = _load_trained(source, where)
+        measured |= _read_trace(source.folder / TRACE)
+    else:
         trained = train(
             images.train,
             settings,
@@ -239,14 +242,9 @@ def _expected(
 
 
 def _trained_already(
-    key: RunKey,
-    settings: Settings,
-    images: Category,
-    device: torch.device,
-    precision: torch.dtype,
-    results: Path,
-) -> Trained | None:
-    """The network of a finished run that differs only in how its network is used."""
+    key: RunKey, settings: Settings, images: Category, precision: torch.dtype, results: Path
+) -> Record | None:
+    """A finished run that differs only in how its network is used, and has its weights."""
     for record in find_records(results):
         content = record.content
         same_run = dataclasses.replace(record.key, variant=key.variant) == key
@@ -257,21 +255,26 @@ def _trained_already(
             and content["data"]["fingerprint"] == images.fingerprint
             and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
         ):
-            training = content["training"]
-            history = pd.read_csv(record.folder / "history.csv")
-            return Trained(
-                network=load_network(record.folder, device)[0],
-                history=[
-                    {str(name): float(value) for name, value in row.items()}
-                    for row in history.to_dict("records")
-                ],
-                best_epoch=training["best_epoch"],
-                stopped=training["stopped"],
-                seconds=training["seconds"],
-                origin=training.get("by")
-                or {"variant": record.key.variant, "commit": content["provenance"]["commit"]},
-            )
+            return record
     return None
+
+
+def _load_trained(record: Record, device: torch.device) -> Trained:
+    """The network of a finished run, and how it came about."""
+    training = record.content["training"]
+    history = pd.read_csv(record.folder / "history.csv")
+    return Trained(
+        network=load_network(record.folder, device)[0],
+        history=[
+            {str(name): float(value) for name, value in row.items()}
+            for row in history.to_dict("records")
+        ],
+        best_epoch=training["best_epoch"],
+        stopped=training["stopped"],
+        seconds=training["seconds"],
+        origin=training.get("by")
+        or {"variant": record.key.variant, "commit": record.content["provenance"]["commit"]},
+    )
 
 
 def load_network(

@@ -79,7 +79,7 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
     outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", "--device", "cpu", image)
     assert outcome.exit_code == 0, outcome.output
     table = pd.read_csv(tmp_path / "out/scores.csv")
-    recorded = pd.read_csv(finished / "scores.csv").set_index("image")["max"]
+    recorded = pd.read_csv(finished / "scores.csv").set_index("image")["top1%"]
     assert table["score"].item() == pytest.approx(recorded["test/spot/000.png"], rel=1e-3)
     for name in ("000_heat.png", "000_overlay.png"):
         assert Image.open(tmp_path / "out" / name).size == (64, 64)

@@ -29,9 +29,9 @@ def record(
             "pixel": {"auroc": (0.89, 0.91)},
         },
         "image_scores": {
-            "max": {"auroc": image},
+            "max": {"auroc": 0.4},
             "mean": {"auroc": image - 0.1},
-            "top1%": {"auroc": 0.5},
+            "top1%": {"auroc": image},
         },
         "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
         "settings": settings.as_dict(),
@@ -78,7 +78,7 @@ def test_without_records_every_cell_is_not_run(tmp_path: Path) -> None:
 def test_other_image_scores_stand_beside_the_chosen_one(tmp_path: Path) -> None:
     record(tmp_path, image=0.99)
     record(tmp_path, image=0.95, seed=1)
-    assert cell(tmp_path, 1, "Ours")["other_scores"] == "mean 87.00, top1% 50.00"
+    assert cell(tmp_path, 1, "Ours")["other_scores"] == "max 40.00, mean 87.00"
     assert cell(tmp_path, 2, "Ours", "pixel")["other_scores"] == ""
 
 
