@@ -74,6 +74,36 @@ def test_the_same_run_elsewhere_gives_the_same_numbers(
     assert (again / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes()
 
 
+def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: Path) -> None:
+    """The record names the run that trained it, and keeps its history and its trace."""
+    assert run_parts(parts, tmp_path, "--trace", 1).exit_code == 0
+    assert run_parts(parts, tmp_path, "--trace", 1, "--set", "calibration=scores").exit_code == 0
+    assert run_parts(parts, tmp_path, "--set", "noise=0.2").exit_code == 0
+    folders = tmp_path / "runs/parts/disc/n2n"
+    name = "demo_image-size-64_{}width-4_t-max-2_epochs-2{}"
+    plain, other, trained = (
+        folders / name.format(*parts) / "seed0"
+        for parts in (("", ""), ("", "_calibration-scores"), ("noise-0.2_", ""))
+    )
+    records = [json.loads((f / "record.json").read_text()) for f in (plain, other, trained)]
+    by = [record["training"]["by"] for record in records]
+    assert by[0] is None
+    assert by[1]["variant"] == plain.parent.name
+    assert by[2] is None
+    for name in ("history.csv", "trace.csv", "pixel_roc.csv"):
+        assert (plain / name).read_bytes() == (other / name).read_bytes()
+    assert list(pd.read_csv(plain / "trace.csv")["epoch"]) == [1, 2]
+    assert (plain / "scores.csv").read_bytes() != (other / "scores.csv").read_bytes()
+
+
+def test_set_may_name_what_has_an_option_of_its_own(parts: Path, tmp_path: Path) -> None:
+    """The commands in run records are written with --set throughout."""
+    outcome = run_parts(parts, tmp_path, "--set", "image_size=72", "--set", "noise=0.2")
+    assert outcome.exit_code == 0, outcome.output
+    record = json.loads(next(tmp_path.glob("runs/*/*/*/*/*/record.json")).read_text())
+    assert (record["settings"]["image_size"], record["settings"]["noise"]) == (72, 0.2)
+
+
 def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path: Path) -> None:
     image = parts / "parts/disc/test/spot/000.png"
     outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", "--device", "cpu", image)
