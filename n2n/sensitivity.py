@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.records import Record, find_records
-from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
+from n2n.settings import DETECTION, PRESETS, Settings, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
@@ -261,6 +261,36 @@ def trace_figure(results: Path, category: str, image_score: str = "max") -> Figu
     columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({image_score})")
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
     figure.suptitle(category.replace("_", " "))
+    plt.close(figure)
+    return figure
+
+
+def full_size_figure(results: Path) -> Figure:
+    """Detection along the training of the tables' own runs, on synthetic and on real defects."""
+    chosen = [
+        (record, trace)
+        for record, trace in traced(results)
+        if record.key.method == "n2n"
+        and changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
+        <= {"epochs", "t_max"}
+    ]
+    figure, grid = plt.subplots(
+        1, max(len(chosen), 1), figsize=(4.2 * max(len(chosen), 1), 3.4), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, (record, trace) in zip(grid[0], chosen, strict=False):
+        for part, style in (("test", "-"), ("development", ":")):
+            for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
+                name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
+                    "test" if part == "test" else "synthetic"
+                )
+                values = 100 * trace[f"{part}_{level}"]
+                axes.plot(trace["epoch"], values, style, color=colour, label=name)
+        category = record.key.category.replace("_", " ")
+        axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
+    grid[0, 0].set_ylabel("AUROC, %")
+    if chosen:
+        grid[0, 0].legend(fontsize="small")
     plt.close(figure)
     return figure
 
