@@ -19,6 +19,15 @@ from n2n.data import Category, load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
 from n2n.errors import N2NError
+from n2n.measurement import (
+    aurocs,
+    development_metrics,
+    development_set,
+    measure_test,
+    peak_in_defect,
+    point_metrics,
+    reconstruction_errors,
+)
 from n2n.records import (
     Record,
     RunKey,
@@ -35,13 +44,11 @@ from n2n.settings import (
     settings_from_dict,
     variant,
 )
-from n2n.synthetic import synthetic_defects
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
 
 WEIGHTS = "weights.pt"
 TRACE = "trace.csv"
-MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
 def run_experiment(
@@ -120,7 +127,7 @@ def _run(
     dataset, category, seed = key.dataset, key.category, key.seed
     prepared = time.monotonic() - began
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
-    development = _development_set(images, held_out)
+    development = development_set(images, held_out)
     measured = _read_trace(key.work(results) / TRACE) if trace else {}
 
     def look(network: nn.Module, *parts: Category) -> list[Detection]:
@@ -138,7 +145,7 @@ def _run(
             for (name, part), found in zip(
                 parts.items(), look(network, *parts.values()), strict=True
             ):
-                row |= {f"{name}_{level}": value for level, value in _aurocs(part, found).items()}
+                row |= {f"{name}_{level}": value for level, value in aurocs(part, found).items()}
             measured[epoch] = row
             _write_trace(key.work(results) / TRACE, measured)
 
@@ -173,20 +180,20 @@ def _run(
     (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
-    content = _measure(images, detected, settings)
+    content = measure_test(images, detected, settings)
     content |= {
-        "untrained": _point_metrics(images, untrained, settings),
+        "untrained": point_metrics(images, untrained, settings),
         "trivial": trivial_metrics(images, settings),
-        "reconstruction": _reconstruction_errors(images, detected),
+        "reconstruction": reconstruction_errors(images, detected),
         "peak_in_defect": {
-            "maps": _peak_in_defect(images, detected.maps),
-            "scored": _peak_in_defect(images, detected.scored),
+            "maps": peak_in_defect(images, detected.maps),
+            "scored": peak_in_defect(images, detected.scored),
         },
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),
         },
-        "development": _development_metrics(development, held_out_seen),
+        "development": development_metrics(development, held_out_seen),
         "settings": settings.as_dict(),
         "training": {
             "epochs": len(trained.history),
@@ -306,76 +313,6 @@ def load_network(
     return network, settings, threshold, expected
 
 
-def _development_set(images: Category, held_out: torch.Tensor) -> Category:
-    """Held-out normal images, and synthetic defects on the first of them, as if to be tested."""
-    normal = images.train[held_out]
-    defective, masks, kinds = synthetic_defects(normal[:MOST_SYNTHETIC])
-    labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(defective))]).bool()
-    return dataclasses.replace(
-        images,
-        test=torch.cat([normal, defective]),
-        masks=torch.cat([torch.zeros_like(masks[:1]).repeat(len(normal), 1, 1), masks]),
-        labels=labels,
-        names=tuple(str(number) for number in range(len(labels))),
-        defects=("good",) * len(normal) + tuple(kinds),
-    )
-
-
-def _reconstruction_errors(images: Category, detected: Detection) -> dict[str, dict[str, float]]:
-    """Mean error where images are defective, elsewhere in them, and in normal images.
-
-    Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
-    being restored, the error would be far larger inside the masks than elsewhere.
-    """
-    absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
-    beside = images.labels[:, None, None] & ~images.masks
-    found = {}
-    for name, error in (("anomaly_map", detected.maps), ("absolute", absolute)):
-        found[name] = {
-            "defects": float(error[images.masks].mean()),
-            "beside": float(error[beside].mean()),
-            "normal": float(error[~images.labels].mean()),
-        }
-    return found
-
-
-def _peak_in_defect(images: Category, maps: torch.Tensor) -> float:
-    """In what share of the anomalous images the largest value of the map lies in the mask.
-
-    Where it does not, the maximum as an image score measures something else than the defect.
-    """
-    peaks = maps[images.labels].flatten(1).argmax(1, keepdim=True)
-    return float(images.masks[images.labels].flatten(1).gather(1, peaks).float().mean())
-
-
-def _aurocs(images: Category, detected: Detection) -> dict[str, float]:
-    """AUROC of the pixels, and of the images by each image score."""
-    labels = images.labels.numpy()
-    values = {
-        f"image_{name}": metrics.auroc(scores.numpy(), labels)
-        for name, scores in image_scores(detected.scored).items()
-    }
-    return values | {"pixel": metrics.auroc(detected.maps.numpy(), images.masks.numpy())}
-
-
-def _development_metrics(development: Category, detected: Detection) -> dict[str, Any]:
-    """AUROC on the synthetic defects, of all of them and of each kind."""
-    kinds = sorted(set(development.defects) - {"good"})
-    found = {"all": _aurocs(development, detected)}
-    for kind in kinds:
-        chosen = torch.tensor([defect in ("good", kind) for defect in development.defects])
-        part = dataclasses.replace(
-            development, masks=development.masks[chosen], labels=development.labels[chosen]
-        )
-        found[kind] = _aurocs(
-            part,
-            dataclasses.replace(
-                detected, maps=detected.maps[chosen], scored=detected.scored[chosen]
-            ),
-        )
-    return found
-
-
 def _read_trace(path: Path) -> dict[int, dict[str, float]]:
     """The rows that an interrupted run has measured, by epoch."""
     if not path.exists():
@@ -390,29 +327,6 @@ def _write_trace(path: Path, rows: dict[int, dict[str, float]]) -> None:
     temporary = path.with_suffix(".tmp")
     frame.to_csv(temporary, index=False, float_format="%.6g")
     temporary.replace(path)
-
-
-def _point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
-    scores = image_scores(detected.scored)[settings.image_score]
-    return {
-        "image": metrics.image_metrics(scores.numpy(), images.labels.numpy()),
-        "pixel": metrics.pixel_metrics(detected.maps.numpy(), images.masks.numpy()),
-    }
-
-
-def _measure(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
-    labels = images.labels.numpy()
-    every_score = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
-    return {
-        "metrics": _point_metrics(images, detected, settings),
-        "intervals": {
-            "image": metrics.bootstrap_image(every_score[settings.image_score], labels),
-            "pixel": metrics.bootstrap_pixel(detected.maps.numpy(), images.masks.numpy()),
-        },
-        "image_scores": {
-            name: metrics.image_metrics(scores, labels) for name, scores in every_score.items()
-        },
-    }
 
 
 def _write_files(

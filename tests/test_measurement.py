@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import Detection
-from n2n.experiment import _aurocs, _development_set, _peak_in_defect, _reconstruction_errors
 from n2n.loss import error_map
+from n2n.measurement import aurocs, development_set, peak_in_defect, reconstruction_errors
 from n2n.settings import Settings
 from n2n.trivial import trivial_metrics
 
@@ -46,7 +46,7 @@ def test_peaks_in_the_masks(category: Category) -> None:
     maps[0, 5, 5] = 9  # a normal image does not count
     maps[2, 21, 31] = 1  # inside
     maps[3, 60, 60] = 1  # outside
-    assert _peak_in_defect(category, maps) == 0.5
+    assert peak_in_defect(category, maps) == 0.5
 
 
 def test_reconstruction_errors(category: Category) -> None:
@@ -55,7 +55,7 @@ def test_reconstruction_errors(category: Category) -> None:
     maps[:2] = 4.0
     maps[category.masks] = 1.0
     shifted = (category.test.int() - 51).clamp(0, 255).to(torch.uint8)
-    found = _reconstruction_errors(category, Detection(maps, maps, shifted))
+    found = reconstruction_errors(category, Detection(maps, maps, shifted))
     assert found["anomaly_map"] == {"defects": 1.0, "beside": 2.0, "normal": 4.0}
     assert found["absolute"] == pytest.approx({"defects": 0.2, "beside": 0.2, "normal": 0.2})
 
@@ -63,7 +63,7 @@ def test_reconstruction_errors(category: Category) -> None:
 def test_aurocs_agree_with_scikit_learn(category: Category) -> None:
     maps = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(1))
     scored = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(2))
-    found = _aurocs(category, Detection(maps, scored, category.test))
+    found = aurocs(category, Detection(maps, scored, category.test))
     labels = category.labels.numpy()
     flat = scored.flatten(1).numpy()
     assert found["image_max"] == pytest.approx(roc_auc_score(labels, flat.max(1)))
@@ -74,7 +74,7 @@ def test_aurocs_agree_with_scikit_learn(category: Category) -> None:
 
 def test_the_development_set_is_held_out_and_never_tested(category: Category) -> None:
     held_out = torch.tensor([1, 4, 5])
-    development = _development_set(category, held_out)
+    development = development_set(category, held_out)
     assert torch.equal(development.test[:3], category.train[held_out])
     assert development.labels.tolist() == [False] * 3 + [True] * 9
     assert not development.masks[:3].any()

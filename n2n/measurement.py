@@ -1,0 +1,111 @@
+"""What a run record says of a detection: metrics, intervals, and where the errors lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from n2n import metrics
+from n2n.data import Category
+from n2n.detection import Detection, image_scores
+from n2n.settings import Settings
+from n2n.synthetic import synthetic_defects
+
+MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
+
+
+def development_set(images: Category, held_out: torch.Tensor) -> Category:
+    """Held-out normal images, and synthetic defects on the first of them, as if to be tested."""
+    normal = images.train[held_out]
+    defective, masks, kinds = synthetic_defects(normal[:MOST_SYNTHETIC])
+    labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(defective))]).bool()
+    return dataclasses.replace(
+        images,
+        test=torch.cat([normal, defective]),
+        masks=torch.cat([torch.zeros_like(masks[:1]).repeat(len(normal), 1, 1), masks]),
+        labels=labels,
+        names=tuple(str(number) for number in range(len(labels))),
+        defects=("good",) * len(normal) + tuple(kinds),
+    )
+
+
+def reconstruction_errors(images: Category, detected: Detection) -> dict[str, dict[str, float]]:
+    """Mean error where images are defective, elsewhere in them, and in normal images.
+
+    Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
+    being restored, the error would be far larger inside the masks than elsewhere.
+    """
+    absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
+    beside = images.labels[:, None, None] & ~images.masks
+    found = {}
+    for name, error in (("anomaly_map", detected.maps), ("absolute", absolute)):
+        found[name] = {
+            "defects": float(error[images.masks].mean()),
+            "beside": float(error[beside].mean()),
+            "normal": float(error[~images.labels].mean()),
+        }
+    return found
+
+
+def peak_in_defect(images: Category, maps: torch.Tensor) -> float:
+    """In what share of the anomalous images the largest value of the map lies in the mask.
+
+    Where it does not, the maximum as an image score measures something else than the defect.
+    """
+    peaks = maps[images.labels].flatten(1).argmax(1, keepdim=True)
+    return float(images.masks[images.labels].flatten(1).gather(1, peaks).float().mean())
+
+
+def aurocs(images: Category, detected: Detection) -> dict[str, float]:
+    """AUROC of the pixels, and of the images by each image score."""
+    labels = images.labels.numpy()
+    values = {
+        f"image_{name}": metrics.auroc(scores.numpy(), labels)
+        for name, scores in image_scores(detected.scored).items()
+    }
+    return values | {"pixel": metrics.auroc(detected.maps.numpy(), images.masks.numpy())}
+
+
+def development_metrics(development: Category, detected: Detection) -> dict[str, Any]:
+    """AUROC on the synthetic defects, of all of them and of each kind."""
+    kinds = sorted(set(development.defects) - {"good"})
+    found = {"all": aurocs(development, detected)}
+    for kind in kinds:
+        chosen = torch.tensor([defect in ("good", kind) for defect in development.defects])
+        part = dataclasses.replace(
+            development, masks=development.masks[chosen], labels=development.labels[chosen]
+        )
+        found[kind] = aurocs(
+            part,
+            dataclasses.replace(
+                detected, maps=detected.maps[chosen], scored=detected.scored[chosen]
+            ),
+        )
+    return found
+
+
+def point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
+    """The metrics of the images, by the chosen score, and of the pixels; from 0 to 1."""
+    scores = image_scores(detected.scored)[settings.image_score]
+    return {
+        "image": metrics.image_metrics(scores.numpy(), images.labels.numpy()),
+        "pixel": metrics.pixel_metrics(detected.maps.numpy(), images.masks.numpy()),
+    }
+
+
+def measure_test(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
+    """The metrics with their bootstrap intervals, and those of every image score."""
+    labels = images.labels.numpy()
+    every_score = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
+    return {
+        "metrics": point_metrics(images, detected, settings),
+        "intervals": {
+            "image": metrics.bootstrap_image(every_score[settings.image_score], labels),
+            "pixel": metrics.bootstrap_pixel(detected.maps.numpy(), images.masks.numpy()),
+        },
+        "image_scores": {
+            name: metrics.image_metrics(scores, labels) for name, scores in every_score.items()
+        },
+    }
