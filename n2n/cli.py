@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from n2n import __version__
 from n2n.errors import N2NError
+
+if TYPE_CHECKING:
+    from n2n.records import Record
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -86,6 +89,13 @@ def check(root: Path) -> None:
 @click.option("--category", required=True, help="Folder below the data set: bracket_white, ...")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option(
+    "--method", default="n2n", show_default=True, help="n2n, or a baseline: padim, patchcore."
+)
+@click.option("--backbone", help="Of a baseline: efficientnet-lite0, resnet18, wide-resnet50-2.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="torchvision's file for the backbone."
+)
+@click.option(
     "--preset",
     type=click.Choice(["paper", "replication", "improved", "demo"]),
     default="replication",
@@ -120,6 +130,9 @@ def run(
     dataset: str,
     category: str,
     seed: int,
+    method: str,
+    backbone: str | None,
+    weights: Path | None,
     preset: str,
     noise: float | None,
     no_attention: bool,
@@ -141,6 +154,26 @@ def run(
     A run that was interrupted continues from its checkpoint; a record that is complete is shown,
     not run again.
     """
+    if method != "n2n":
+        from n2n.baselines import make_baseline_settings, run_baseline
+
+        given = {"image_size": image_size, "backbone": backbone}
+        given |= dict(_parse_setting(text) for text in changes)
+        record = run_baseline(
+            data,
+            dataset,
+            category,
+            make_baseline_settings(method, **given),
+            weights=weights,
+            seed=seed,
+            results=results,
+            device=device,
+            progress=not quiet,
+        )
+        _show(record)
+        return
+    if backbone or weights:
+        raise N2NError("--backbone and --weights belong to the baselines; n2n uses none.")
     from n2n.experiment import run_experiment
     from n2n.settings import budget, make_settings
 
@@ -167,13 +200,7 @@ def run(
         trace=trace,
         progress=not quiet,
     )
-    for level in ("image", "pixel"):
-        low, high = record.interval(level)
-        click.echo(
-            f"{level:<6} AUROC {100 * record.metric(level):6.2f} %  "
-            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
-        )
-    click.echo(f"record {record.folder}")
+    _show(record)
 
 
 @main.command()
@@ -284,6 +311,16 @@ def replicate(
         raise N2NError(f"--seeds {seeds} must be numbers separated by commas.") from error
     page = run_all(data, results=results, seeds=numbers, epochs=epochs, device=device)
     click.echo(f"\nThe book is ready. Open {page}")
+
+
+def _show(record: Record) -> None:
+    for level in ("image", "pixel"):
+        low, high = record.interval(level)
+        click.echo(
+            f"{level:<6} AUROC {100 * record.metric(level):6.2f} %  "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        )
+    click.echo(f"record {record.folder}")
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

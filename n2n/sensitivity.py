@@ -71,9 +71,9 @@ def study_runs(results: Path) -> pd.DataFrame:
     auroc, untrained (percent), stage ('training' or 'detection'), record.
     """
     rows = []
-    for record in find_records(results):
+    for record in _own(results):
         settings = settings_from_dict(record.content["settings"])
-        if record.key.method != "n2n" or not _in_study(settings):
+        if not _in_study(settings):
             continue
         changed = changes(settings)
         for level in ("image", "pixel"):
@@ -225,7 +225,7 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     """The runs whose detection was measured along the training, and those measurements."""
     return [
         (record, pd.read_csv(record.folder / "trace.csv"))
-        for record in find_records(results)
+        for record in _own(results)
         if (record.folder / "trace.csv").exists()
     ]
 
@@ -270,8 +270,7 @@ def full_size_figure(results: Path) -> Figure:
     chosen = [
         (record, trace)
         for record, trace in traced(results)
-        if record.key.method == "n2n"
-        and changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
+        if changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
         <= {"epochs", "t_max"}
     ]
     figure, grid = plt.subplots(
@@ -298,7 +297,7 @@ def full_size_figure(results: Path) -> Figure:
 def development_table(results: Path) -> pd.DataFrame:
     """For each category of the base: AUROC by image score, on synthetic and on real defects."""
     rows = []
-    for record in find_records(results):
+    for record in _own(results):
         settings = settings_from_dict(record.content["settings"])
         if not _in_study(settings) or changes(settings) or "development" not in record.content:
             continue
@@ -326,7 +325,7 @@ def mechanism_table(results: Path) -> pd.DataFrame:
     what lies beside them in the same images.
     """
     rows = []
-    for record in find_records(results):
+    for record in _own(results):
         settings = settings_from_dict(record.content["settings"])
         known = "reconstruction" in record.content and _in_study(settings)
         if not known or not changes(settings).keys() <= {"noise"}:
@@ -356,7 +355,7 @@ def mechanism_table(results: Path) -> pd.DataFrame:
 def trivial_table(results: Path) -> pd.DataFrame:
     """Detectors that learn nothing beside the trained network, AUROC in percent, base settings."""
     rows = []
-    for record in find_records(results):
+    for record in _own(results):
         settings = settings_from_dict(record.content["settings"])
         if not _in_study(settings) or changes(settings) or "trivial" not in record.content:
             continue
@@ -380,6 +379,11 @@ def trivial_table(results: Path) -> pd.DataFrame:
     wide = frame.pivot_table(index="detector", columns="column", values="auroc", sort=False)
     wide.columns.name = None
     return wide.round(1).reset_index()
+
+
+def _own(results: Path) -> list[Record]:
+    """The records of our method."""
+    return [record for record in find_records(results) if record.key.method == "n2n"]
 
 
 def _small_paper() -> Settings:
