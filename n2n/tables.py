@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from n2n.baselines import LABELS, METHODS, OWN_BACKBONE
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS
@@ -201,6 +202,47 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
     if (own["level"] == "pixel").all():
         table = table.drop(columns="by other image scores")
     return table.drop(columns=[c for c in ("column", "level") if table[c].nunique() == 1])
+
+
+def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
+    """Our reruns of the methods that a table compares with, and what they cost, as text.
+
+    A rerun with another backbone than the method's own paper is another method: it stands beside
+    the printed value and gets no verdict.
+    """
+    cells = printed_cells()
+    cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
+    records = find_records(results)
+    rows = []
+    for cell in cells.itertuples():
+        for record in records:
+            key = record.key
+            named = METHODS.get(key.method) == cell.column
+            if not named or (key.dataset, key.category) != (cell.dataset, cell.category):
+                continue
+            content = record.content
+            backbone = content["settings"]["backbone"]
+            ours = 100 * record.metric(cell.level)
+            low, high = (100 * value for value in record.interval(cell.level))
+            same = backbone == OWN_BACKBONE[key.method]
+            rows.append(
+                {
+                    "category": _label(cell.category),
+                    "method": f"{cell.column} ({LABELS[backbone]})",
+                    "paper": f"{cell.printed} ({cell.column})",
+                    "ours": f"{ours:.2f}",
+                    "95 % interval": f"{low:.2f} to {high:.2f}",
+                    "verdict": verdict(cell.value, ours, low, high) if same else "another backbone",
+                    "fit, s": f"{content['training']['seconds']:.0f}",
+                    "per image, s": f"{content['inference']['seconds_per_image']:.2f}",
+                    "peak, MiB": content["provenance"]["peak_memory_mib"],
+                }
+            )
+    columns = [
+        "category", "method", "paper", "ours", "95 % interval", "verdict", "fit, s",
+        "per image, s", "peak, MiB",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
 def printed_table(table: int) -> pd.DataFrame:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from n2n.baselines import make_baseline_settings
 from n2n.records import RunKey, write_record
 from n2n.settings import make_settings, variant
-from n2n.tables import compare, ours_beside_paper, summary, to_markdown, verdict, write_tables
+from n2n.tables import (
+    baselines_beside_paper,
+    compare,
+    ours_beside_paper,
+    summary,
+    to_markdown,
+    verdict,
+    write_tables,
+)
 
 
 def record(
@@ -159,3 +169,24 @@ def test_markdown_escapes_bars() -> None:
     import pandas as pd
 
     assert to_markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"
+
+
+def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
+    for backbone in ("efficientnet-lite0", "wide-resnet50-2"):
+        settings = make_baseline_settings("padim", backbone=backbone)
+        content = {
+            "metrics": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.9}},
+            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
+            "settings": asdict(settings),
+            "training": {"seconds": 12.3},
+            "inference": {"seconds_per_image": 0.05},
+            "provenance": {"peak_memory_mib": 900},
+        }
+        key = RunKey("MPDD", "metal_plate", "padim", settings.variant, 0)
+        write_record(key, tmp_path, content, lambda _: None)
+    found = baselines_beside_paper(1, tmp_path)
+    assert list(found["method"]) == ["PaDiM (EfficientNet-Lite0)", "PaDiM (WideResNet-50-2)"]
+    assert found["verdict"][0] == "another backbone"
+    assert found["verdict"][1].startswith(("reproduced", "not reproduced"))
+    assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
+    assert baselines_beside_paper(4, tmp_path).empty
