@@ -6,7 +6,9 @@ import csv
 import datetime
 import os
 import platform
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,6 +40,21 @@ def now(device: torch.device) -> float:
         torch.cuda.synchronize()
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.process_time() if alone else time.perf_counter()
+
+
+def resident_peak(work: Callable[[], object]) -> float:
+    """By how many MiB the process grows at most while it works; NaN where Linux does not tell."""
+    if sys.platform != "linux":
+        return float("nan")
+    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far := the size now
+
+    def resident(field: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
+
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
 
 
 def write_table(name: str, title: str, notes: str, rows: list[dict[str, str]], origin: str) -> None:

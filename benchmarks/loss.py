@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from kornia.losses import MS_SSIMLoss
 from torch import Tensor
 
-from benchmarks.common import name_of, now, provenance, write_table
+from benchmarks.common import name_of, now, provenance, resident_peak, write_table
 from n2n import loss
 from n2n.corruption import to_unit
 from n2n.device import choose_device, keep_freed_memory
@@ -155,17 +155,7 @@ def _measure_peak(name: str, size: int, batch: int, device: torch.device) -> flo
         torch.cuda.reset_peak_memory_stats()
         run(METHODS[name][0], x, y)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if sys.platform != "linux":
-        return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far := the size now
-
-    def resident(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
-
-    before = resident("VmRSS")
-    run(METHODS[name][0], x, y)
-    return resident("VmHWM") - before
+    return resident_peak(lambda: run(METHODS[name][0], x, y))
 
 
 def main() -> None:

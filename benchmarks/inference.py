@@ -1,0 +1,132 @@
+"""Detection: images per second and latency: ``python -m benchmarks.inference``.
+
+PyTorch as `n2n.detection.detect` uses it, and the same network in ONNX Runtime where that is
+installed (``pip install onnx onnxscript onnxruntime``). Images are random: speed does not depend
+on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common import name_of, now, provenance, write_table
+from n2n.corruption import corrupt, fixed_noise, normalise
+from n2n.detection import anomaly_map, detect
+from n2n.device import choose_device, choose_precision, keep_freed_memory
+from n2n.settings import Settings, make_settings
+from n2n.training import build_network
+
+
+def onnx_network(network: nn.Module, size: int, threads: int, folder: str) -> Callable[..., Tensor]:
+    """The network in ONNX Runtime, for batches of any size."""
+    import onnxruntime
+
+    path = Path(folder) / "network.onnx"
+    example = torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    torch.onnx.export(
+        network.float(), (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},),
+        input_names=["x"], output_names=["y"], verbose=False,
+    )  # fmt: skip
+    chosen = onnxruntime.SessionOptions()
+    chosen.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        str(path), chosen, providers=onnxruntime.get_available_providers()
+    )
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.cpu().numpy()})[0])
+
+
+def detect_onnx(run: Callable[..., Tensor], images: Tensor, settings: Settings) -> Tensor:
+    """The anomaly maps of `detect`, with the network elsewhere."""
+    x0 = normalise(images)
+    maps = [
+        anomaly_map(run(corrupt(x0, fixed_noise(settings, draw), settings.noise)), x0, settings)
+        for draw in range(settings.noise_draws)
+    ]
+    return torch.stack(maps).mean(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    half = choose_precision("auto", device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    base = make_settings("replication", image_size=options.size)
+    network = build_network(base, 0, device).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Callable[[Tensor, Settings], Tensor]] = {
+            "PyTorch, float32": lambda images, settings: (
+                detect(
+                    network, images, settings, device, batch_size=len(images), progress=False
+                ).maps
+            ),
+        }
+        if half != torch.float32:
+            ways[f"PyTorch, {str(half).removeprefix('torch.')}"] = lambda images, settings: (
+                detect(
+                    network, images, settings, device, half, batch_size=len(images), progress=False
+                ).maps
+            )
+        if all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+            run = onnx_network(
+                build_network(base, 0, torch.device("cpu")).eval(), options.size,
+                options.threads, folder,
+            )  # fmt: skip
+            ways["ONNX Runtime, float32"] = lambda images, settings: detect_onnx(
+                run, images, settings
+            )
+        rows = []
+        for batch, draws in ((1, 1), (32, 1), (1, 8)):
+            generator = torch.Generator().manual_seed(0)
+            shape = (batch, 3, options.size, options.size)
+            images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            settings = make_settings("replication", image_size=options.size, noise_draws=draws)
+            seconds: dict[str, list[float]] = {name: [] for name in ways}
+            maps = {}
+            for repeat in range(options.repeats + 1):
+                for name, way in ways.items():
+                    began = now(device)
+                    maps[name] = way(images, settings)
+                    if repeat > 0:
+                        seconds[name].append(now(device) - began)
+            for name in ways:
+                taken = median(seconds[name])
+                difference = (maps[name] - maps["PyTorch, float32"]).abs().max()
+                rows.append(
+                    {
+                        "batch": str(batch),
+                        "noise draws": str(draws),
+                        "network": name,
+                        "latency ms": f"{1e3 * taken:.0f}",
+                        "images/s": f"{batch / taken:.2f}",
+                        "largest difference of a map": f"{float(difference):.1e}",
+                    }
+                )
+    write_table(
+        f"inference_{name_of(device)}",
+        "Detection: latency and images per second",
+        f"Width {base.width} at {options.size}x{options.size}, network and anomaly map; medians "
+        f"over {options.repeats} rounds after one to warm up. One thread is timed by its own "
+        "processor time.",
+        rows,
+        provenance(device),
+    )
+
+
+if __name__ == "__main__":
+    main()
