@@ -230,7 +230,7 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     ]
 
 
-def trace_figure(results: Path, category: str, image_score: str = "max") -> Figure:
+def trace_figure(results: Path, category: str, image_score: str = BASE.image_score) -> Figure:
     """Detection and validation loss along the training, for each learning rate of the study."""
     figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     rates = plt.get_cmap("viridis")
