@@ -12,7 +12,6 @@ import contextlib
 import csv
 import hashlib
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2n.errors import N2NError
+from n2n.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 SPLIT_FILE = "split_csv/1cls.csv"
@@ -464,13 +464,9 @@ def _read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(tensors, temporary)
-        os.replace(temporary, path)
+        write_whole(path, lambda file: torch.save(tensors, file))
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise N2NError(
             f"The decoded images cannot be kept in {path.parent} ({error}); free some space or "
             "choose another --results folder."

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from n2n.errors import N2NError
 
 RECORD = "record.json"
+FAILED = "failed.txt"
 SCHEMA = 1
 
 
@@ -41,6 +42,14 @@ class RunKey:
     method: str
     variant: str
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse names from a study or a record that would leave the results folder."""
+        for name in (self.dataset, self.category, self.method, self.variant):
+            if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
+                raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 on.")
 
     def folder(self, results: Path) -> Path:
         """Where the finished record is."""
@@ -77,13 +86,15 @@ class Record:
 def only_one(key: RunKey, results: Path) -> Iterator[None]:
     """Hold a run, so that two processes never work on it; a process that dies lets it go.
 
+    Why the last attempt failed stays in ``failed.txt`` of its work folder; see `failure`.
+
     Raises:
         N2NError: where another process holds it.
     """
     path = key.work(results).with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path).acquire(timeout=0)
+        lock = FileLock(path).acquire(timeout=1)  # `n2n status` may look at it just now
     except Timeout as error:
         raise N2NError(
             f"Another process is at work on {key.folder(results)}; wait for it, or stop it first."
@@ -93,7 +104,38 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
             f"The folder {path.parent} cannot be written ({error}); choose another --results."
         ) from error
     with lock:  # its file stays: deleting it would let two others hold two files of one name
-        yield
+        failed = key.work(results) / FAILED
+        with contextlib.suppress(OSError):
+            failed.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk has its own sentence already
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                failed.write_text(str(error) if isinstance(error, N2NError) else repr(error))
+            raise
+
+
+def is_running(key: RunKey, results: Path) -> bool:
+    """Whether a process of this machine holds the run."""
+    path = key.work(results).with_suffix(".lock")
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def failure(key: RunKey, results: Path) -> str | None:
+    """Why the last attempt at a run failed, where that is known."""
+    try:
+        return (key.work(results) / FAILED).read_text()
+    except OSError:
+        return None
 
 
 def write_record(
@@ -113,13 +155,14 @@ def write_record(
     target = key.folder(results)
     temporary = key.work(results) / f"record.{os.getpid()}.tmp"
     try:
-        if target.exists():
+        if (target / RECORD).exists():
             raise N2NError(f"There is a record in {target} already; delete it to run it again.")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_files(temporary)
         text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
         (temporary / RECORD).write_text(text + "\n")
+        shutil.rmtree(target, ignore_errors=True)  # without a record it was none
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temporary, target)
     except (OSError, RuntimeError) as error:

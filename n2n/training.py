@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import keep_freed_memory, memory_errors, precision_context
 from n2n.errors import N2NError
+from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet
 from n2n.settings import Settings
@@ -269,28 +269,22 @@ class _State:
             self.waited += 1
 
     def save(self, path: Path) -> None:
-        """Write everything to a temporary file and move it into place."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        """Write everything, whole or not at all."""
+        state = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "waited": self.waited,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "history": self.history,
+        }
         try:
-            torch.save(
-                {
-                    "identity": self.identity,
-                    "network": self.network.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "epoch": self.epoch,
-                    "waited": self.waited,
-                    "best_loss": self.best_loss,
-                    "best_epoch": self.best_epoch,
-                    "best_weights": self.best_weights,
-                    "history": self.history,
-                },
-                temporary,
-            )
-            os.replace(temporary, path)
+            write_whole(path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise N2NError(
                 f"The checkpoint {path} cannot be written ({error}); "
                 "free some space or choose another --results folder. "
