@@ -3,7 +3,7 @@
 #   snakemake --config study=studies/demo.yaml            # to the finished book
 #   snakemake -n --config study=studies/full.yaml         # what is missing
 #   snakemake tables --config study=studies/mpdd.yaml data=/path/to/data --resources gpu=2
-#   snakemake --profile profiles/slurm --config study=studies/full.yaml data=/path/to/data
+#   snakemake --workflow-profile profiles/slurm --config study=studies/full.yaml data=/path/to/data
 #
 # Targets: tables, table1 ... table5, baselines, runs, book, everything (the default).
 # Settings, by --config:
