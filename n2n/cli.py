@@ -24,6 +24,10 @@ class Group(click.Group):
         except N2NError as error:
             click.echo(f"n2n: {error}", err=True)
             sys.exit(1)
+        except MemoryError:
+            text = "This machine's memory is too small; end other programs or lower --image-size."
+            click.echo(f"n2n: {text}", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             click.echo("n2n: interrupted; the same command continues where it stopped.", err=True)
             sys.exit(130)
@@ -167,6 +171,9 @@ def run(
         progress=not quiet,
     )
     for level in ("image", "pixel"):
+        if record.metric(level) != record.metric(level):
+            click.echo(f"{level:<6} AUROC is not defined: all test images are of one kind")
+            continue
         low, high = record.interval(level)
         click.echo(
             f"{level:<6} AUROC {100 * record.metric(level):6.2f} %  "

@@ -31,6 +31,7 @@ from n2n.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 SPLIT_FILE = "split_csv/1cls.csv"
+MOST_COVERED = 0.9  # of an image by a defect; above, `check` takes the mask for inverted
 
 # Published counts: training, normal test and anomalous test images. MPDD: Jezek et al. 2021 (the
 # sums are the paper's 888, 176 and 282); VisA: its official split file.
@@ -267,7 +268,12 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
         try:
             decode_image(sample.image, 64)
             if sample.mask is not None:
-                decode_mask(sample.mask, sample.image, 64)
+                covered = decode_mask(sample.mask, sample.image, 64).mean()
+                if covered > MOST_COVERED:
+                    return (
+                        f"The mask {sample.mask} marks {covered:.0%} of its image; "
+                        "if it is inverted, invert it."
+                    )
         except N2NError as error:
             return str(error)
         return None
@@ -404,8 +410,9 @@ def _open(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise N2NError(f"There is no file {path}; restore it.") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        size = path.stat().st_size if path.is_file() else 0
-        state = "empty" if size == 0 else "truncated or not an image"
+        state = "a folder, or a link that leads nowhere"
+        if path.is_file():
+            state = "truncated or not an image" if path.stat().st_size else "empty"
         raise N2NError(f"{path} cannot be read: it is {state}; restore or remove it.") from error
 
 

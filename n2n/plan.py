@@ -88,8 +88,12 @@ def _block(block: Any, number: int) -> Iterator[Run]:
             block,
             {"dataset": str, "categories": list},
             {
-                "seeds": [0], "method": "n2n", "preset": "replication", "base": {},
-                "variants": [{}], "trace": 0,
+                "seeds": [0],
+                "method": "n2n",
+                "preset": "replication",
+                "base": {},
+                "variants": [{}],
+                "trace": 0,
             },
         )
         if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):

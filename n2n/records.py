@@ -27,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
+from n2n.settings import settings_from_dict
 
 RECORD = "record.json"
 FAILED = "failed.txt"
@@ -46,7 +47,8 @@ class RunKey:
     def __post_init__(self) -> None:
         """Refuse names from a study or a record that would leave the results folder."""
         for name in (self.dataset, self.category, self.method, self.variant):
-            if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
+            outside = name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(str(name))
+            if outside or not isinstance(name, str):
                 raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 on.")
@@ -187,13 +189,35 @@ def read_record(folder: Path) -> Record:
             **{name: content[name] for name in ("dataset", "category", "method", "variant", "seed")}
         )
         complete = content["schema"] == SCHEMA and {"metrics", "intervals"} <= content.keys()
+        if complete:
+            _check_types(content)
     except FileNotFoundError as error:
         raise N2NError(f"There is no run record {path}; run the experiment first.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, N2NError) as error:
         raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
     if not complete:
         raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")
     return Record(key, folder, content)
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """Refuse a record from elsewhere whose metrics or settings are not what they must be."""
+    values = [value for level in content["metrics"].values() for value in level.values()]
+    values += [
+        value
+        for level in content["intervals"].values()
+        for pair in level.values()
+        for value in pair
+    ]
+    if not all(_is_share(value) for value in values):
+        raise ValueError("a metric is not a number from 0 to 1")
+    if content["method"] == "n2n" and "settings" in content:
+        settings_from_dict(content["settings"])
+
+
+def _is_share(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 <= value <= 1)  # type: ignore[operator]
 
 
 def find_records(results: Path) -> list[Record]:

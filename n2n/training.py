@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,12 +141,8 @@ def train(
             schedule.step()
             network.eval()
             validation_loss = _validate(step, images, validation, settings, precision)
-            if train_loss != train_loss or validation_loss != validation_loss:
-                raise N2NError(
-                    f"The loss is not a number in epoch {state.epoch + 1}; "
-                    f"lower --learning-rate (now {settings.learning_rate:g}) or use "
-                    "--precision float32. The checkpoint before it is kept."
-                )
+            if not math.isfinite(validation_loss):
+                raise _diverged(state.epoch, "", settings)
             state.finish_epoch(
                 {
                     "epoch": state.epoch + 1,
@@ -194,6 +191,7 @@ def _train_epoch(
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
     noise = torch.Generator(device).manual_seed(_mix(seed, epoch) + 1)
     total = torch.zeros((), device=device)
+    losses: list[Tensor] = []
     for batch in torch.split(indices[order].to(device), settings.batch_size):
         x0 = normalise(images[batch])
         x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
@@ -204,7 +202,21 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += loss.detach() * len(batch)
-    return float(total) / len(indices)
+        losses.append(loss.detach())
+    mean = float(total) / len(indices)
+    if not math.isfinite(mean):
+        finite = torch.stack(losses).isfinite().tolist()
+        step = finite.index(False) + 1 if False in finite else len(finite)
+        raise _diverged(epoch, f"step {step} of {len(finite)} of ", settings)
+    return mean
+
+
+def _diverged(epoch: int, step: str, settings: Settings) -> N2NError:
+    return N2NError(
+        f"The loss is not a number in {step}epoch {epoch + 1}; "
+        f"lower --learning-rate (now {settings.learning_rate:g}) or use --precision float32. "
+        "The checkpoint before it is kept."
+    )
 
 
 @torch.inference_mode()
