@@ -27,6 +27,10 @@ class Group(click.Group):
         except N2NError as error:
             click.echo(f"n2n: {error}", err=True)
             sys.exit(1)
+        except MemoryError:
+            text = "This machine's memory is too small; end other programs or lower --image-size."
+            click.echo(f"n2n: {text}", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             click.echo("n2n: interrupted; the same command continues where it stopped.", err=True)
             sys.exit(130)
@@ -240,6 +244,50 @@ def study(
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+def status(file: Path, results: Path) -> None:
+    """Say how far a study FILE is, and how much time it still needs."""
+    from n2n.plan import read_study
+    from n2n.progress import overview
+
+    click.echo(overview(read_study(file), results))
+
+
+@main.command(hidden=True)  # the Snakefile's
+@click.argument("name")
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--parameters", default="{}", help="Of the notebook, as JSON.")
+@click.option("--title", help="Replaces the notebook's heading.")
+@click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--no-gpu", is_flag=True, help="Do not wait for a GPU.")
+def notebook(
+    name: str, output: Path, parameters: str, title: str | None, runs_per_gpu: int, no_gpu: bool
+) -> None:
+    """Execute the notebook NAME through papermill into the file OUTPUT, on a GPU of its own."""
+    import contextlib
+    import json
+
+    from n2n.notebooks import execute_notebook, gpu_slot
+
+    try:
+        values = json.loads(parameters)
+    except ValueError as error:
+        raise N2NError(f"--parameters {parameters} is not JSON: {error}") from error
+    with contextlib.nullcontext() if no_gpu else gpu_slot(runs_per_gpu):
+        execute_notebook(name, output, values, title)
+
+
+@main.command(hidden=True)  # the Snakefile's
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
+def book(results: Path) -> None:
+    """Bind the executed notebooks and the tables of the records."""
+    from n2n.study import build_book
+
+    click.echo(f"\nThe book is ready. Open {build_book(results)}")
+
+
+@main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--run",
@@ -315,6 +363,9 @@ def replicate(
 
 def _show(record: Record) -> None:
     for level in ("image", "pixel"):
+        if record.metric(level) != record.metric(level):
+            click.echo(f"{level:<6} AUROC is not defined: all test images are of one kind")
+            continue
         low, high = record.interval(level)
         click.echo(
             f"{level:<6} AUROC {100 * record.metric(level):6.2f} %  "

@@ -12,7 +12,6 @@ import contextlib
 import csv
 import hashlib
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2n.errors import N2NError
+from n2n.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 SPLIT_FILE = "split_csv/1cls.csv"
+MOST_COVERED = 0.9  # of an image by a defect; above, `check` takes the mask for inverted
 
 # Published counts: training, normal test and anomalous test images. MPDD: Jezek et al. 2021 (the
 # sums are the paper's 888, 176 and 282); VisA: its official split file.
@@ -267,7 +268,12 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
         try:
             decode_image(sample.image, 64)
             if sample.mask is not None:
-                decode_mask(sample.mask, sample.image, 64)
+                covered = decode_mask(sample.mask, sample.image, 64).mean()
+                if covered > MOST_COVERED:
+                    return (
+                        f"The mask {sample.mask} marks {covered:.0%} of its image; "
+                        "if it is inverted, invert it."
+                    )
         except N2NError as error:
             return str(error)
         return None
@@ -404,8 +410,9 @@ def _open(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise N2NError(f"There is no file {path}; restore it.") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        size = path.stat().st_size if path.is_file() else 0
-        state = "empty" if size == 0 else "truncated or not an image"
+        state = "a folder, or a link that leads nowhere"
+        if path.is_file():
+            state = "truncated or not an image" if path.stat().st_size else "empty"
         raise N2NError(f"{path} cannot be read: it is {state}; restore or remove it.") from error
 
 
@@ -464,13 +471,9 @@ def _read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(tensors, temporary)
-        os.replace(temporary, path)
+        write_whole(path, lambda file: torch.save(tensors, file))
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise N2NError(
             f"The decoded images cannot be kept in {path.parent} ({error}); free some space or "
             "choose another --results folder."

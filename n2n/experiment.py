@@ -19,6 +19,7 @@ from n2n.data import Category, load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
 from n2n.errors import N2NError
+from n2n.files import write_whole
 from n2n.measurement import (
     aurocs,
     development_metrics,
@@ -323,10 +324,7 @@ def _read_trace(path: Path) -> dict[int, dict[str, float]]:
 
 def _write_trace(path: Path, rows: dict[int, dict[str, float]]) -> None:
     frame = pd.DataFrame([{"epoch": epoch, **row} for epoch, row in sorted(rows.items())])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    frame.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(path)
+    write_whole(path, lambda file: frame.to_csv(file, index=False, float_format="%.6g"))
 
 
 def _write_files(

@@ -5,6 +5,7 @@ A study is a YAML file with a ``title``, a ``purpose``, and ``runs``, a list of 
     - dataset: MPDD
       categories: [metal_plate, bracket_white]
       seeds: [0, 1, 2]
+      method: n2n                # or a baseline's name; may be left out
       preset: replication        # of the settings; see n2n.settings
       base: {image_size: 128}    # settings that every variant of the block has; may be left out
       variants:                  # each a set of settings; may be left out
@@ -38,11 +39,12 @@ class Run:
     settings: Settings
     seed: int
     trace: int
+    method: str = "n2n"
 
     @property
     def key(self) -> RunKey:
         """Where its record belongs."""
-        return RunKey(self.dataset, self.category, "n2n", variant(self.settings), self.seed)
+        return RunKey(self.dataset, self.category, self.method, variant(self.settings), self.seed)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,14 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         values = _entries(
             block,
             {"dataset": str, "categories": list},
-            {"seeds": [0], "preset": "replication", "base": {}, "variants": [{}], "trace": 0},
+            {
+                "seeds": [0],
+                "method": "n2n",
+                "preset": "replication",
+                "base": {},
+                "variants": [{}],
+                "trace": 0,
+            },
         )
         if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
             raise N2NError("its seeds must be whole numbers from 0 on.")
@@ -95,12 +104,17 @@ def _block(block: Any, number: int) -> Iterator[Run]:
             make_settings(values["preset"], **(values["base"] | changes))
             for changes in values["variants"]
         ]
+        runs = [
+            Run(values["dataset"], str(category), settings, seed, values["trace"], values["method"])
+            for seed in values["seeds"]
+            for settings in chosen
+            for category in values["categories"]
+        ]
+        for run in runs:
+            _ = run.key  # refuses names that would leave the results folder
     except N2NError as error:
         raise N2NError(f"block {number}: {error}") from error
-    for seed in values["seeds"]:
-        for settings in chosen:
-            for category in values["categories"]:
-                yield Run(values["dataset"], str(category), settings, seed, values["trace"])
+    yield from runs
 
 
 def _entries(given: Any, required: dict[str, type], optional: dict[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n.errors import BusyError, N2NError
+from n2n.settings import settings_from_dict
 
 RECORD = "record.json"
+FAILED = "failed.txt"
 SCHEMA = 1
 
 
@@ -41,6 +43,15 @@ class RunKey:
     method: str
     variant: str
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse names from a study or a record that would leave the results folder."""
+        for name in (self.dataset, self.category, self.method, self.variant):
+            outside = name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(str(name))
+            if outside or not isinstance(name, str):
+                raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 on.")
 
     def folder(self, results: Path) -> Path:
         """Where the finished record is."""
@@ -77,6 +88,8 @@ class Record:
 def only_one(key: RunKey, results: Path) -> Iterator[None]:
     """Hold a run, so that two processes never work on it; a process that dies lets it go.
 
+    Why the last attempt failed stays in ``failed.txt`` of its work folder; see `failure`.
+
     Raises:
         BusyError: where another process holds it.
         N2NError: where the folder cannot be written.
@@ -84,7 +97,7 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
     path = key.work(results).with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path).acquire(timeout=0)
+        lock = FileLock(path).acquire(timeout=1)  # `n2n status` may look at it just now
     except Timeout as error:
         raise BusyError(
             f"Another process is at work on {key.folder(results)}; wait for it, or stop it first."
@@ -94,7 +107,38 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
             f"The folder {path.parent} cannot be written ({error}); choose another --results."
         ) from error
     with lock:  # its file stays: deleting it would let two others hold two files of one name
-        yield
+        failed = key.work(results) / FAILED
+        with contextlib.suppress(OSError):
+            failed.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk has its own sentence already
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                failed.write_text(str(error) if isinstance(error, N2NError) else repr(error))
+            raise
+
+
+def is_running(key: RunKey, results: Path) -> bool:
+    """Whether a process of this machine holds the run."""
+    path = key.work(results).with_suffix(".lock")
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def failure(key: RunKey, results: Path) -> str | None:
+    """Why the last attempt at a run failed, where that is known."""
+    try:
+        return (key.work(results) / FAILED).read_text()
+    except OSError:
+        return None
 
 
 def write_record(
@@ -114,13 +158,14 @@ def write_record(
     target = key.folder(results)
     temporary = key.work(results) / f"record.{os.getpid()}.tmp"
     try:
-        if target.exists():
+        if (target / RECORD).exists():
             raise N2NError(f"There is a record in {target} already; delete it to run it again.")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_files(temporary)
         text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
         (temporary / RECORD).write_text(text + "\n")
+        shutil.rmtree(target, ignore_errors=True)  # without a record it was none
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temporary, target)
     except (OSError, RuntimeError) as error:
@@ -145,13 +190,35 @@ def read_record(folder: Path) -> Record:
             **{name: content[name] for name in ("dataset", "category", "method", "variant", "seed")}
         )
         complete = content["schema"] == SCHEMA and {"metrics", "intervals"} <= content.keys()
+        if complete:
+            _check_types(content)
     except FileNotFoundError as error:
         raise N2NError(f"There is no run record {path}; run the experiment first.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, N2NError) as error:
         raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
     if not complete:
         raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")
     return Record(key, folder, content)
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """Refuse a record from elsewhere whose metrics or settings are not what they must be."""
+    values = [value for level in content["metrics"].values() for value in level.values()]
+    values += [
+        value
+        for level in content["intervals"].values()
+        for pair in level.values()
+        for value in pair
+    ]
+    if not all(_is_share(value) for value in values):
+        raise ValueError("a metric is not a number from 0 to 1")
+    if content["method"] == "n2n" and "settings" in content:
+        settings_from_dict(content["settings"])
+
+
+def _is_share(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 <= value <= 1)  # type: ignore[operator]
 
 
 def find_records(results: Path) -> list[Record]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -17,14 +16,16 @@ from n2n import demo_data
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.experiment import run_experiment
+from n2n.notebooks import NOTEBOOKS, execute_notebook
 from n2n.paper import printed_cells
 from n2n.plan import Study
+from n2n.progress import work_of
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
-NOTEBOOKS = Path("notebooks")
+STUDY_PAGES = ("improved", "sensitivity", "mechanism")  # notebooks that only read records
 EXECUTED = Path("book/executed")
 PAGE = Path("_build/html/index.html")
 
@@ -125,7 +126,7 @@ def run_study(
     ):
         _say(f"not in {data}: {', '.join(absent)}")
     failures = []
-    work = [_work(run.settings) for run in runs]
+    work = [work_of(run.settings) for run in runs]
     bar = tqdm(
         total=sum(work), desc="study", disable=not progress,
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
@@ -133,6 +134,8 @@ def run_study(
     with contextlib.closing(bar):
         for run, amount in zip(runs, work, strict=True):
             try:
+                if run.method != "n2n":
+                    raise N2NError(f"`n2n study` does not run the method {run.method!r}.")
                 run_experiment(
                     data, run.dataset, run.category, run.settings, seed=run.seed,
                     results=results, device=device, trace=run.trace, progress=progress,
@@ -144,11 +147,6 @@ def run_study(
                 _say(f"failed: {failures[-1]}")
             bar.update(amount)
     return failures
-
-
-def _work(settings: Settings) -> float:
-    """How long a run takes, in a unit that only serves to compare runs."""
-    return settings.epochs * (settings.image_size * settings.width) ** 2 / 1e9
 
 
 def replicate(
@@ -178,13 +176,22 @@ def replicate(
         output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
         nature = "demonstration" if dataset == "demo" else "replicated"
         title = f"{dataset} / {category} ({nature})"
-        _execute("experiment", output, shared | parameters, title)
+        execute_notebook("experiment", output, shared | parameters, title)
     root = None if data is None else str(data)
     for table in range(1, 6):
         parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
-        _execute(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
-    for name in ("improved", "sensitivity", "mechanism"):
-        _execute(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
+        execute_notebook(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
+    for name in STUDY_PAGES:
+        execute_notebook(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
+    return build_book(results)
+
+
+def build_book(results: Path) -> Path:
+    """Bind the executed notebooks and the tables of the records; returns the page to open.
+
+    Raises:
+        N2NError: where the build fails.
+    """
     write_tables(results, EXECUTED)
     _say("building the book")
     command = [
@@ -235,43 +242,6 @@ def _experiment_pages(
                  {"dataset": dataset, "category": category, "seed": key.seed, "epochs": trained})
             )  # fmt: skip
     return pages
-
-
-def _execute(name: str, output: Path, parameters: dict[str, Any], title: str | None = None) -> None:
-    """Run a source notebook; its bars and messages go to this terminal.
-
-    A title replaces the heading of the executed notebook, so that the book's pages can be told
-    apart.
-    """
-    try:
-        import papermill
-    except ImportError as error:
-        raise N2NError(
-            "papermill is missing; install it with `pip install .[book]`, or use `make replicate`."
-        ) from error
-    _say(f"running {NOTEBOOKS / name}.ipynb -> {output}")
-    try:
-        papermill.execute_notebook(
-            NOTEBOOKS / f"{name}.ipynb",
-            output,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            stderr_file=sys.stderr,
-        )
-    except papermill.PapermillExecutionError as error:
-        raise N2NError(
-            f"The notebook {name} failed with {error.ename}: {error.evalue} "
-            f"(what it did so far is in {output})."
-        ) from error
-    notebook = json.loads(output.read_text())
-    for cell in notebook["cells"]:
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("hide-input")
-    if title is not None:
-        heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-        heading["source"] = f"# {title}"
-    output.write_text(json.dumps(notebook, indent=1))
 
 
 def _say(text: str) -> None:

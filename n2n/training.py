@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import keep_freed_memory, memory_errors, precision_context
 from n2n.errors import N2NError
+from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet, UNet
 from n2n.settings import Settings
@@ -145,12 +146,8 @@ def train(
             schedule.step()
             network.eval()
             validation_loss = _validate(step, images, validation, settings, precision)
-            if train_loss != train_loss or validation_loss != validation_loss:
-                raise N2NError(
-                    f"The loss is not a number in epoch {state.epoch + 1}; "
-                    f"lower --learning-rate (now {settings.learning_rate:g}) or use "
-                    "--precision float32. The checkpoint before it is kept."
-                )
+            if not math.isfinite(validation_loss):
+                raise _diverged(state.epoch, "", settings)
             state.finish_epoch(
                 {
                     "epoch": state.epoch + 1,
@@ -199,6 +196,7 @@ def _train_epoch(
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
     noise = torch.Generator(device).manual_seed(_mix(seed, epoch) + 1)
     total = torch.zeros((), device=device)
+    losses: list[Tensor] = []
     for batch in torch.split(indices[order].to(device), settings.batch_size):
         x0 = normalise(images[batch])
         x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
@@ -209,7 +207,21 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += loss.detach() * len(batch)
-    return float(total) / len(indices)
+        losses.append(loss.detach())
+    mean = float(total) / len(indices)
+    if not math.isfinite(mean):
+        finite = torch.stack(losses).isfinite().tolist()
+        step = finite.index(False) + 1 if False in finite else len(finite)
+        raise _diverged(epoch, f"step {step} of {len(finite)} of ", settings)
+    return mean
+
+
+def _diverged(epoch: int, step: str, settings: Settings) -> N2NError:
+    return N2NError(
+        f"The loss is not a number in {step}epoch {epoch + 1}; "
+        f"lower --learning-rate (now {settings.learning_rate:g}) or use --precision float32. "
+        "The checkpoint before it is kept."
+    )
 
 
 @torch.inference_mode()
@@ -274,28 +286,22 @@ class _State:
             self.waited += 1
 
     def save(self, path: Path) -> None:
-        """Write everything to a temporary file and move it into place."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        """Write everything, whole or not at all."""
+        state = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "waited": self.waited,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "history": self.history,
+        }
         try:
-            torch.save(
-                {
-                    "identity": self.identity,
-                    "network": self.network.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "epoch": self.epoch,
-                    "waited": self.waited,
-                    "best_loss": self.best_loss,
-                    "best_epoch": self.best_epoch,
-                    "best_weights": self.best_weights,
-                    "history": self.history,
-                },
-                temporary,
-            )
-            os.replace(temporary, path)
+            write_whole(path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise N2NError(
                 f"The checkpoint {path} cannot be written ({error}); "
                 "free some space or choose another --results folder. "

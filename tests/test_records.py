@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from n2n.errors import N2NError
-from n2n.records import RunKey, find_records, provenance, read_record, write_record
+from n2n.records import (
+    RunKey,
+    failure,
+    find_records,
+    is_running,
+    only_one,
+    provenance,
+    read_record,
+    write_record,
+)
 
 KEY = RunKey("MPDD", "tubes", "n2n", "replication", 0)
 CONTENT = {
@@ -64,6 +78,104 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
     with pytest.raises(N2NError, match="another schema"):
         read_record(record.folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("dataset", "../MPDD"),
+        ("category", ""),
+        ("method", "a/b"),
+        ("variant", 3),
+        ("seed", "0"),
+        ("seed", -1),
+        ("metrics", {"image": {"auroc": "<b>best</b>"}, "pixel": {}}),
+        ("metrics", {"image": {"auroc": 90}, "pixel": {}}),
+        ("metrics", [1]),
+        ("intervals", {"image": {"auroc": 0.5}, "pixel": {}}),
+        ("settings", {"preset": "replication", "epochs": "many"}),
+        ("settings", {"colour": 1}),
+    ],
+)
+def test_a_record_from_elsewhere_is_checked(tmp_path: Path, entry: str, value: object) -> None:
+    record = write_record(KEY, tmp_path, CONTENT, nothing)
+    path = record.folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
+    with pytest.raises(N2NError, match=r"record\.json is damaged"):
+        read_record(record.folder)
+
+
+@given(parts=st.tuples(st.text(max_size=12), st.text(max_size=12)), seed=st.integers(-2, 10**6))
+def test_no_name_leaves_the_results_folder(parts: tuple[str, str], seed: int) -> None:
+    results = Path("results")
+    try:
+        key = RunKey(*parts, "n2n", "replication", seed)
+    except N2NError:
+        return
+    relative = key.folder(results).relative_to(results / "runs")
+    assert relative.parts == (*parts, "n2n", "replication", f"seed{seed}")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["auroc", "ap", "f1max"]), st.floats(0, 1) | st.just(float("nan"))
+    )
+)
+def test_any_metrics_survive_the_round_trip(values: dict[str, float]) -> None:
+    content = {
+        "metrics": {"image": values},
+        "intervals": {"image": {name: (value, value) for name, value in values.items()}},
+    }
+    with tempfile.TemporaryDirectory() as results:
+        record = read_record(write_record(KEY, Path(results), content, nothing).folder)
+    for name, value in values.items():
+        expected = pytest.approx(value, rel=0, abs=0, nan_ok=True)
+        assert record.metric("image", name) == expected
+        assert record.interval("image", name) == (expected, expected)
+
+
+def test_a_folder_without_a_record_is_replaced(tmp_path: Path) -> None:
+    stale = KEY.folder(tmp_path) / "weights.pt"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    write_record(KEY, tmp_path, CONTENT, nothing)
+    assert not stale.exists()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from n2n.records import RunKey, only_one
+with only_one(RunKey("MPDD", "tubes", "n2n", "replication", 0), Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_only_one_process_holds_a_run_and_a_killed_one_lets_it_go(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_running(KEY, tmp_path)
+        with pytest.raises(N2NError, match="Another process is at work"), only_one(KEY, tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not is_running(KEY, tmp_path)
+    with only_one(KEY, tmp_path):
+        pass
+
+
+def test_why_a_run_failed_is_kept_until_it_is_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(N2NError), only_one(KEY, tmp_path):
+        raise N2NError("The loss is not a number.")
+    assert failure(KEY, tmp_path) == "The loss is not a number."
+    with only_one(KEY, tmp_path):
+        assert failure(KEY, tmp_path) is None
 
 
 def test_no_records_yet(tmp_path: Path) -> None:

@@ -1,0 +1,264 @@
+# A study as a graph: the check of the data, a job per run, the tables, the book.
+#
+#   snakemake --config study=studies/demo.yaml            # to the finished book
+#   snakemake -n --config study=studies/full.yaml         # what is missing
+#   snakemake tables --config study=studies/mpdd.yaml data=/path/to/data --resources gpu=2
+#   snakemake --workflow-profile profiles/slurm --config study=studies/full.yaml data=/path/to/data
+#
+# Targets: tables, table1 ... table5, baselines, runs, book, everything (the default).
+# Settings, by --config:
+#   study         the file that lists the runs
+#   data          root of the images; a study of the demonstration data needs none
+#   results       folder of the records
+#   device        of n2n run; auto takes a GPU where there is one
+#   threads       CPU cores of a run
+#   runs_per_gpu  1: no two runs share a GPU
+#   missing       'skip' makes tables and book of the runs that are there
+#
+# The records belong to n2n, which writes them whole or not at all, and never to Snakemake, which
+# deletes the outputs of a job that failed. A job's output is therefore an empty file beside its
+# record, and a run whose record is there is no job at all.
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from n2n.plan import read_study
+from n2n.records import RECORD
+from n2n.settings import PRESETS
+
+STUDY = config.get("study", "studies/demo.yaml")
+RESULTS = config.get("results", "results")
+DATA = config.get("data")
+SKIP = config.get("missing") == "skip"
+DEMO = f"{RESULTS}/demo"  # the demonstration's records stay apart, as with `make replicate`
+DONE = ".done"
+PAGES = "book/executed"
+
+
+def home(run):
+    """The results folder of a run."""
+    return Path(DEMO if run.dataset == "demo" else RESULTS)
+
+
+def images(run):
+    """The root of a run's images; without --config data=..., the check says so."""
+    return f"{DEMO}/data" if run.dataset == "demo" else str(DATA)
+
+
+def is_there(run):
+    """Whether a run can be a job: it is not left out while its images are not at hand."""
+    if run.dataset == "demo" or DATA is None or (Path(DATA) / run.dataset / run.category).is_dir():
+        return True
+    return (run.key.folder(home(run)) / RECORD).exists()
+
+
+ALL = read_study(Path(STUDY)).runs
+RUNS = {str(run.key.folder(home(run))): run for run in ALL if is_there(run)}
+MISSING = {folder for folder in RUNS if not (Path(folder) / RECORD).exists()}
+if absent := sorted({f"{r.dataset}/{r.category}" for r in ALL if not is_there(r)}):
+    print(f"n2n: not in {DATA}, left out: {', '.join(absent)}", file=sys.stderr)
+for folder in MISSING:  # a record that was deleted is to be made again
+    Path(folder, DONE).unlink(missing_ok=True)
+
+
+def done(folders):
+    """The files that say that runs are done: the record, or what its job leaves beside it."""
+    return [
+        f"{folder}/{DONE if folder in MISSING else RECORD}"
+        for folder in folders
+        if not (SKIP and folder in MISSING)
+    ]
+
+
+def of_table(wildcards):
+    """The runs that a table shows."""
+    from n2n.paper import printed_cells
+    from n2n.settings import make_settings, variant
+    from n2n.tables import wanted_settings
+
+    cells = printed_cells()
+    cells = cells[cells["table"] == int(wildcards.table)]
+    ours, others = set(), set()
+    for dataset, category, column in zip(cells["dataset"], cells["category"], cells["column"]):
+        changes = wanted_settings(column, "replication")
+        if changes is None:
+            others.add((dataset, category))
+        else:
+            ours.add((dataset, category, variant(make_settings("replication", **changes))))
+    return done(
+        folder
+        for folder, run in RUNS.items()
+        if (run.dataset, run.category) in others and run.method != "n2n"
+        or (run.dataset, run.category, run.key.variant) in ours and run.method == "n2n"
+    )
+
+
+# The first run of each category is shown as a page of the book.
+SHOWN = {}
+for folder, run in RUNS.items():
+    if run.method == "n2n" and not (SKIP and folder in MISSING):
+        SHOWN.setdefault((run.dataset, run.category), folder)
+TABLES = [f"{PAGES}/table{number}.ipynb" for number in range(1, 6)]
+EXPERIMENTS = [f"{PAGES}/experiment-{dataset}-{category}.ipynb" for dataset, category in SHOWN]
+
+
+def experiment(run):
+    """The parameters of the experiment's notebook."""
+    base = PRESETS[run.settings.preset].as_dict()
+    changes = {name: v for name, v in run.settings.as_dict().items() if v != base[name]}
+    values = {
+        "data": images(run), "dataset": run.dataset, "category": run.category, "seed": run.seed,
+        "preset": run.settings.preset, "changes": changes, "trace": run.trace,
+        "device": config.get("device", "auto"), "results": str(home(run)),
+    }  # fmt: skip
+    return values if run.method == "n2n" else values | {"method": run.method}
+
+
+def notebook(name, output, parameters, *options):
+    """The command that executes a notebook; without a slash, a Python of the environment."""
+    text = json.dumps(parameters)
+    return shlex.join([
+        sys.executable, "-m", "n2n", "notebook", name, output, "--parameters", text, *options,
+    ])  # fmt: skip
+
+
+wildcard_constraints:
+    home=f"{RESULTS}|{DEMO}",
+    key=r"[^/]+/[^/]+/[^/]+/[^/]+/seed\d+",
+    table="[1-5]",
+    dataset="[^/-]+",
+
+
+localrules: everything, tables, baselines, runs, table1, table2, table3, table4, table5  # fmt: skip
+
+
+rule everything:
+    input:
+        f"{PAGES}/book.done",
+        done(RUNS),
+
+
+rule runs:
+    input:
+        done(RUNS),
+
+
+rule baselines:
+    input:
+        done(folder for folder, run in RUNS.items() if run.method != "n2n"),
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+for number in range(1, 6):
+
+    rule:
+        name:
+            f"table{number}"
+        input:
+            f"{PAGES}/table{number}.ipynb",
+
+
+rule book:
+    input:
+        f"{PAGES}/book.done",
+
+
+rule demonstration_data:
+    output:
+        directory(f"{DEMO}/data/demo"),
+    shell:
+        "{sys.executable} -m n2n demo-data {DEMO}/data"
+
+
+# A damaged image fails its own runs and no others, so the check only reports.
+rule check:
+    output:
+        f"{RESULTS}/work/check.txt",
+    params:
+        data=DATA,
+    run:
+        if DATA is None:
+            sys.exit("n2n: name the root of the images with --config data=/path/to/data")
+        shell(
+            "({sys.executable} -m n2n check {params.data:q} 2>&1"
+            " || echo 'n2n: runs on damaged images will fail') | tee {output:q}"
+        )
+
+
+def before_run(wildcards):
+    demonstration = wildcards.key.startswith("demo/")
+    return f"{DEMO}/data/demo" if demonstration else f"{RESULTS}/work/check.txt"
+
+
+rule run:
+    input:
+        ancient(before_run),
+    output:
+        touch("{home}/runs/{key}/" + DONE),
+    log:
+        "{home}/notebooks/{key}.ipynb",  # the executed notebook, up to the cell that failed
+    params:
+        command=lambda wildcards: notebook(
+            "experiment",
+            f"{wildcards.home}/notebooks/{wildcards.key}.ipynb",  # the log
+            experiment(RUNS[f"{wildcards.home}/runs/{wildcards.key}"]),
+            *("--runs-per-gpu", str(config.get("runs_per_gpu", 1))),
+            *(["--no-gpu"] if config.get("device") == "cpu" else []),
+        ),
+    threads: int(config.get("threads", 1))
+    resources:
+        gpu=int(config.get("device", "auto") not in ("cpu", "mps")),
+    shell:
+        "{params.command}"
+
+
+rule page:
+    input:
+        lambda wildcards: done([SHOWN[wildcards.dataset, wildcards.category]]),
+    output:
+        PAGES + "/experiment-{dataset}-{category}.ipynb",
+    params:
+        command=lambda wildcards, output: notebook(
+            "experiment",
+            str(output),
+            experiment(RUNS[SHOWN[wildcards.dataset, wildcards.category]])
+            | ({"data": None} if DATA is None and wildcards.dataset != "demo" else {}),
+            "--title",
+            f"{wildcards.dataset} / {wildcards.category} "
+            f"({'demonstration' if wildcards.dataset == 'demo' else 'replicated'})",
+            "--no-gpu",
+        ),
+    shell:
+        "{params.command}"
+
+
+rule table:
+    input:
+        of_table,
+    output:
+        PAGES + "/table{table}.ipynb",
+    params:
+        command=lambda wildcards, output: notebook(
+            f"table{wildcards.table}", str(output), {"results": RESULTS}, "--no-gpu"
+        ),
+    shell:
+        "{params.command}"
+
+
+rule bound:
+    input:
+        TABLES,
+        EXPERIMENTS,
+    output:
+        touch(f"{PAGES}/book.done"),
+    run:
+        for page in Path(PAGES).glob("experiment-*.ipynb"):  # of an earlier build
+            if str(page) not in EXPERIMENTS:
+                page.unlink()
+        shell("{sys.executable} -m n2n book --results {RESULTS:q}")

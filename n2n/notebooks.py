@@ -1,0 +1,119 @@
+"""Notebooks run through papermill, each on a GPU of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from n2n.errors import N2NError
+
+NOTEBOOKS = Path("notebooks")
+
+
+def execute_notebook(
+    name: str, output: Path, parameters: dict[str, Any], title: str | None = None
+) -> None:
+    """Run a source notebook; its bars and messages go to this terminal.
+
+    Args:
+        name: of the notebook in ``notebooks/``, without its suffix.
+        output: the executed notebook; after a failure, what it did so far.
+        parameters: of the notebook; it must know each of them.
+        title: replaces the heading of the executed notebook, so that the book's pages can be
+            told apart.
+
+    Raises:
+        N2NError: where a cell fails or a parameter is unknown, or papermill is missing.
+    """
+    try:
+        import papermill
+    except ImportError as error:
+        raise N2NError(
+            "papermill is missing; install it with `pip install .[book]`, or use `make replicate`."
+        ) from error
+    source = NOTEBOOKS / f"{name}.ipynb"
+    if not source.is_file():
+        raise N2NError(f"There is no notebook {source} here; run this in the project's folder.")
+    # papermill only warns, and a run of other settings would be recorded.
+    if unknown := sorted(parameters.keys() - papermill.inspect_notebook(str(source)).keys()):
+        raise N2NError(f"The notebook {source} has no parameter {unknown[0]!r}.")
+    print(f"n2n: running {source} -> {output}", flush=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            source, output, parameters=parameters, kernel_name="python3", progress_bar=False,
+            stderr_file=sys.stderr,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        raise N2NError(
+            f"The notebook {name} failed with {error.ename}: {error.evalue} "
+            f"(what it did so far is in {output})."
+        ) from error
+    notebook = json.loads(output.read_text())
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("hide-input")
+    if title is not None:
+        heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+        heading["source"] = f"# {title}"
+    output.write_text(json.dumps(notebook, indent=1))
+
+
+@contextlib.contextmanager
+def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
+    """Hold a place on a GPU of this machine, and show this process and its children only that one.
+
+    Waits until a place is free; a process that dies gives its place back. Without a GPU, or in a
+    Slurm job, whose GPUs Slurm has already given to it alone, nothing is held.
+
+    Args:
+        runs_per_gpu: how many runs may share a GPU.
+
+    Yields:
+        The GPU as ``CUDA_VISIBLE_DEVICES`` names it, or None.
+    """
+    gpus = [] if "SLURM_JOB_ID" in os.environ else _gpus()
+    if not gpus:
+        yield None
+        return
+    folder = Path(tempfile.gettempdir(), f"n2n-gpus-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    places = [(gpu, folder / f"{gpu}.{place}") for place in range(runs_per_gpu) for gpu in gpus]
+    while True:
+        for gpu, path in places:
+            with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
+                before = os.environ.get("CUDA_VISIBLE_DEVICES")
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                try:
+                    yield gpu
+                finally:
+                    os.environ.pop("CUDA_VISIBLE_DEVICES")
+                    if before is not None:
+                        os.environ["CUDA_VISIBLE_DEVICES"] = before
+                return
+        time.sleep(0.5)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, without asking PyTorch, which would take hold of one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return listed.split()
