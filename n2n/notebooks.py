@@ -62,7 +62,7 @@ def execute_notebook(
     notebook = json.loads(output.read_text())
     for cell in notebook["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("hide-input")
+            cell["metadata"]["tags"].append("remove-input")  # the run record tells them better
     if title is not None:
         heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
         heading["source"] = f"# {title}"
