@@ -204,12 +204,8 @@ def read_record(folder: Path) -> Record:
 def _check_types(content: dict[str, Any]) -> None:
     """Refuse a record from elsewhere whose metrics or settings are not what they must be."""
     values = [value for level in content["metrics"].values() for value in level.values()]
-    values += [
-        value
-        for level in content["intervals"].values()
-        for pair in level.values()
-        for value in pair
-    ]
+    pairs = [pair for level in content["intervals"].values() for pair in level.values()]
+    values += [value for pair in pairs for value in pair]
     if not all(_is_share(value) for value in values):
         raise ValueError("a metric is not a number from 0 to 1")
     if content["method"] == "n2n" and "settings" in content:
