@@ -22,11 +22,14 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from n2n.plan import read_study
 from n2n.records import RECORD
 from n2n.settings import PRESETS
+
+STUDY_PAGES = ("improved", "sensitivity", "mechanism")  # notebooks that only read records
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = config.get("results", "results")
@@ -90,15 +93,15 @@ def of_table(wildcards):
     return done(
         folder
         for folder, run in RUNS.items()
-        if (run.dataset, run.category) in others and run.method != "n2n"
-        or (run.dataset, run.category, run.key.variant) in ours and run.method == "n2n"
+        if (run.dataset, run.category) in others and run.key.method != "n2n"
+        or (run.dataset, run.category, run.key.variant) in ours and run.key.method == "n2n"
     )
 
 
 # The first run of each category is shown as a page of the book.
 SHOWN = {}
 for folder, run in RUNS.items():
-    if run.method == "n2n" and not (SKIP and folder in MISSING):
+    if run.key.method == "n2n" and not (SKIP and folder in MISSING):
         SHOWN.setdefault((run.dataset, run.category), folder)
 TABLES = [f"{PAGES}/table{number}.ipynb" for number in range(1, 6)]
 EXPERIMENTS = [f"{PAGES}/experiment-{dataset}-{category}.ipynb" for dataset, category in SHOWN]
@@ -113,7 +116,7 @@ def experiment(run):
         "preset": run.settings.preset, "changes": changes, "trace": run.trace,
         "device": config.get("device", "auto"), "results": str(home(run)),
     }  # fmt: skip
-    return values if run.method == "n2n" else values | {"method": run.method}
+    return values
 
 
 def notebook(name, output, parameters, *options):
@@ -121,6 +124,19 @@ def notebook(name, output, parameters, *options):
     text = json.dumps(parameters)
     return shlex.join([
         sys.executable, "-m", "n2n", "notebook", name, output, "--parameters", text, *options,
+    ])  # fmt: skip
+
+
+def baseline(run):
+    """The command of a method without a notebook of its own."""
+    values = asdict(run.settings)
+    method, backbone = values.pop("method"), values.pop("backbone")
+    return shlex.join([
+        sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
+        "--category", run.category, "--seed", str(run.seed), "--method", method,
+        "--backbone", backbone, "--results", str(home(run)),
+        "--device", config.get("device", "auto"),
+        *(f"--set={name}={value}" for name, value in values.items()),
     ])  # fmt: skip
 
 
@@ -147,7 +163,7 @@ rule runs:
 
 rule baselines:
     input:
-        done(folder for folder, run in RUNS.items() if run.method != "n2n"),
+        done(folder for folder, run in RUNS.items() if run.key.method != "n2n"),
 
 
 rule tables:
@@ -196,6 +212,19 @@ def before_run(wildcards):
     return f"{DEMO}/data/demo" if demonstration else f"{RESULTS}/work/check.txt"
 
 
+def command_of(home, key):
+    run = RUNS[f"{home}/runs/{key}"]
+    if run.key.method != "n2n":
+        return baseline(run)
+    return notebook(
+        "experiment",
+        f"{home}/notebooks/{key}.ipynb",  # the log
+        experiment(run),
+        *("--runs-per-gpu", str(config.get("runs_per_gpu", 1))),
+        *(["--no-gpu"] if config.get("device") == "cpu" else []),
+    )
+
+
 rule run:
     input:
         ancient(before_run),
@@ -204,13 +233,7 @@ rule run:
     log:
         "{home}/notebooks/{key}.ipynb",  # the executed notebook, up to the cell that failed
     params:
-        command=lambda wildcards: notebook(
-            "experiment",
-            f"{wildcards.home}/notebooks/{wildcards.key}.ipynb",  # the log
-            experiment(RUNS[f"{wildcards.home}/runs/{wildcards.key}"]),
-            *("--runs-per-gpu", str(config.get("runs_per_gpu", 1))),
-            *(["--no-gpu"] if config.get("device") == "cpu" else []),
-        ),
+        command=lambda wildcards: command_of(wildcards.home, wildcards.key),
     threads: int(config.get("threads", 1))
     resources:
         gpu=int(config.get("device", "auto") not in ("cpu", "mps")),
@@ -251,9 +274,25 @@ rule table:
         "{params.command}"
 
 
+rule study_page:
+    input:
+        done(RUNS),
+    output:
+        PAGES + "/{page}.ipynb",
+    wildcard_constraints:
+        page="|".join(STUDY_PAGES),
+    params:
+        command=lambda wildcards, output: notebook(
+            wildcards.page, str(output), {"results": RESULTS}, "--no-gpu"
+        ),
+    shell:
+        "{params.command}"
+
+
 rule bound:
     input:
         TABLES,
+        [f"{PAGES}/{page}.ipynb" for page in STUDY_PAGES],
         EXPERIMENTS,
     output:
         touch(f"{PAGES}/book.done"),

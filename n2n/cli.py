@@ -159,7 +159,8 @@ def run(
     not run again.
     """
     if method != "n2n":
-        from n2n.baselines import make_baseline_settings, run_baseline
+        from n2n.baseline_settings import make_baseline_settings
+        from n2n.baselines import run_baseline
 
         given = {"image_size": image_size, "backbone": backbone}
         given |= dict(_parse_setting(text) for text in changes)

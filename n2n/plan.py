@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from n2n.baseline_settings import BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import RECORD, RunKey
 from n2n.settings import Settings, make_settings, variant
@@ -36,15 +37,18 @@ class Run:
 
     dataset: str
     category: str
-    settings: Settings
+    settings: Settings | BaselineSettings
     seed: int
     trace: int
-    method: str = "n2n"
 
     @property
     def key(self) -> RunKey:
         """Where its record belongs."""
-        return RunKey(self.dataset, self.category, self.method, variant(self.settings), self.seed)
+        if isinstance(self.settings, Settings):
+            method, named = "n2n", variant(self.settings)
+        else:
+            method, named = self.settings.method, self.settings.variant
+        return RunKey(self.dataset, self.category, method, named, self.seed)
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,14 @@ def _block(block: Any, number: int) -> Iterator[Run]:
             raise N2NError("its seeds must be whole numbers from 0 on.")
         if not all(isinstance(changes, dict) for changes in values["variants"]):
             raise N2NError("each of its variants must be a set of settings such as {noise: 0.2}.")
-        chosen = [
-            make_settings(values["preset"], **(values["base"] | changes))
-            for changes in values["variants"]
-        ]
+        every = [values["base"] | changes for changes in values["variants"]]
+        chosen: list[Settings | BaselineSettings]
+        if values["method"] == "n2n":
+            chosen = [make_settings(values["preset"], **changes) for changes in every]
+        else:
+            chosen = [make_baseline_settings(values["method"], **changes) for changes in every]
         runs = [
-            Run(values["dataset"], str(category), settings, seed, values["trace"], values["method"])
+            Run(values["dataset"], str(category), settings, seed, values["trace"])
             for seed in values["seeds"]
             for settings in chosen
             for category in values["categories"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from n2n.baseline_settings import BaselineSettings
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
 from n2n.records import Record, failure, is_running, read_record
@@ -13,8 +14,10 @@ from n2n.settings import Settings
 STATES = ("done", "running", "failed", "begun", "missing")
 
 
-def work_of(settings: Settings) -> float:
-    """How long a run takes, in a unit that only serves to compare runs."""
+def work_of(settings: Settings | BaselineSettings) -> float:
+    """How long a run takes, in a unit that only serves to compare runs of one method."""
+    if isinstance(settings, BaselineSettings):
+        return settings.image_size**2 / 1e5
     return settings.epochs * (settings.image_size * settings.width) ** 2 / 1e9
 
 
@@ -42,7 +45,7 @@ def overview(study: Study, results: Path) -> str:
     states = {run: state(run, results) for run in study.runs}
     counts: dict[tuple[str, str], Counter[str]] = {}
     for run, found in states.items():
-        counts.setdefault((run.dataset, run.method), Counter())[found] += 1
+        counts.setdefault((run.dataset, run.key.method), Counter())[found] += 1
     lines = [f"{'data set':<14}{'method':<16}" + "".join(f"{name:>9}" for name in STATES)]
     lines += [
         f"{dataset:<14}{method:<16}" + "".join(f"{count[name]:>9}" for name in STATES)
@@ -64,11 +67,13 @@ def _time_left(states: dict[Run, str], left: list[Run], results: Path) -> str:
     worked: Counter[str] = Counter()
     for run, found in states.items():
         if found == "done" and (seconds := _seconds(run, results)) is not None:
-            spent[run.method] += seconds  # type: ignore[assignment]
-            worked[run.method] += work_of(run.settings)  # type: ignore[assignment]
-    unknown = sorted({run.method for run in left} - worked.keys())
-    known = [run for run in left if run.method in worked]
-    seconds = sum(work_of(run.settings) * spent[run.method] / worked[run.method] for run in known)
+            spent[run.key.method] += seconds  # type: ignore[assignment]
+            worked[run.key.method] += work_of(run.settings)  # type: ignore[assignment]
+    unknown = sorted({run.key.method for run in left} - worked.keys())
+    known = [run for run in left if run.key.method in worked]
+    seconds = sum(
+        work_of(run.settings) * spent[run.key.method] / worked[run.key.method] for run in known
+    )
     text = f"about {seconds / 3600:.1f} h" if known else "not known yet"
     return f"{text}, without {', '.join(unknown)}" if known and unknown else text
 

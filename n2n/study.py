@@ -13,12 +13,14 @@ from typing import Any
 from tqdm import tqdm
 
 from n2n import demo_data
+from n2n.baseline_settings import BaselineSettings
+from n2n.baselines import run_baseline
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.experiment import run_experiment
 from n2n.notebooks import NOTEBOOKS, execute_notebook
 from n2n.paper import printed_cells
-from n2n.plan import Study
+from n2n.plan import Run, Study
 from n2n.progress import work_of
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, Settings, budget, make_settings
@@ -134,12 +136,7 @@ def run_study(
     with contextlib.closing(bar):
         for run, amount in zip(runs, work, strict=True):
             try:
-                if run.method != "n2n":
-                    raise N2NError(f"`n2n study` does not run the method {run.method!r}.")
-                run_experiment(
-                    data, run.dataset, run.category, run.settings, seed=run.seed,
-                    results=results, device=device, trace=run.trace, progress=progress,
-                )  # fmt: skip
+                _make(run, data, results, device, progress)
             except BusyError as error:
                 _say(f"left to the other process: {error}")
             except N2NError as error:
@@ -147,6 +144,19 @@ def run_study(
                 _say(f"failed: {failures[-1]}")
             bar.update(amount)
     return failures
+
+
+def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> Record:
+    """Make the record of one run, of our method or of a baseline."""
+    if isinstance(run.settings, BaselineSettings):
+        return run_baseline(
+            data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
+            device=device, progress=progress,
+        )  # fmt: skip
+    return run_experiment(
+        data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
+        device=device, trace=run.trace, progress=progress,
+    )  # fmt: skip
 
 
 def replicate(

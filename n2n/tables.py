@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.baselines import LABELS, METHODS, OWN_BACKBONE
+from n2n.baseline_settings import LABELS, METHODS, OWN_BACKBONE
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS

@@ -12,7 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from n2n import baselines
-from n2n.baselines import BACKBONES, fit, make_baseline_settings, run_baseline, score
+from n2n.baseline_settings import BACKBONES, make_baseline_settings
+from n2n.baselines import fit, run_baseline, score
 from n2n.cli import main
 from n2n.errors import N2NError
 from n2n.records import find_records

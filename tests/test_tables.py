@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n.baselines import make_baseline_settings
+from n2n.baseline_settings import make_baseline_settings
 from n2n.records import RunKey, write_record
 from n2n.settings import make_settings, variant
 from n2n.tables import (
