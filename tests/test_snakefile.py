@@ -53,7 +53,9 @@ def missing_runs(target: str, study: Path | str, results: Path) -> int:
     outcome = snakemake("-n", target, "--config", f"study={study}", f"results={results}")
     said = outcome.stdout + outcome.stderr
     assert outcome.returncode == 0, said
-    (count,) = re.findall(r"^run +(\d+)$", said, re.MULTILINE)
+    count = re.findall(r"^run +(\d+)$", said, re.MULTILINE)[
+        -1
+    ]  # it is said before and after the jobs
     return int(count)
 
 
