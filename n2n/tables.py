@@ -279,6 +279,20 @@ def summary(results: Path, preset: str = "replication") -> pd.DataFrame:
     return pd.DataFrame(counts)
 
 
+def coverage(results: Path, preset: str = "replication") -> pd.DataFrame:
+    """Every cell of our method's columns: how many seeds and epochs, or 'not run'."""
+    rows = []
+    for table in TITLES:
+        own = own_cells(compare(table, results, preset), preset)
+        own = own[own["category"] != "average"]
+        for (category, column), cells in own.groupby(["category", "column"], sort=False):
+            cell = cells.iloc[0]  # both levels come from the same runs
+            seeds = f"{cell['seeds']} seed{'s' if cell['seeds'] > 1 else ''}"
+            done = f"{seeds}, {cell['epochs']} epochs" if cell["seeds"] else "not run"
+            rows.append((f"Table {table}", _label(category), column, done))
+    return pd.DataFrame(rows, columns=["table", "category", "column", "runs"])
+
+
 def write_tables(results: Path, out: Path, preset: str = "replication") -> list[Path]:
     """Write each table as CSV and Markdown, a summary of the verdicts, and the audit."""
     out.mkdir(parents=True, exist_ok=True)
@@ -295,7 +309,10 @@ def write_tables(results: Path, out: Path, preset: str = "replication") -> list[
         written += [csv, markdown]
     checks = audit()
     fails = checks[~checks["holds"]]
-    for name, frame in {"summary": summary(results, preset), "audit": fails}.items():
+    parts = {
+        "summary": summary(results, preset), "audit": fails, "coverage": coverage(results, preset)
+    }  # fmt: skip
+    for name, frame in parts.items():
         path = out / f"{name}.md"
         path.write_text(to_markdown(frame))
         written.append(path)
