@@ -29,7 +29,7 @@ from n2n.plan import read_study
 from n2n.records import RECORD
 from n2n.settings import PRESETS
 
-STUDY_PAGES = ("improved", "sensitivity", "mechanism")  # notebooks that only read records
+STUDY_PAGES = ("methods", "improved", "sensitivity", "mechanism")  # notebooks that only read records
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = config.get("results", "results")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -177,3 +178,29 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
 
 def _hwc(image: Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
+
+
+def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
+    """A panel per category: image-level AUROC over seconds of training; see `n2n.tables.costs`."""
+    categories = list(dict.fromkeys(costs["category"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(3 * max(len(categories), 1), 3.4), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    methods = list(dict.fromkeys(costs["method"]))
+    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    for axes, category in zip(grid[0], categories, strict=False):
+        for row in costs[costs["category"] == category].itertuples():
+            axes.plot(
+                row.seconds, row.auroc, "o", ms=8, color=colours[row.method], label=row.method
+            )  # fmt: skip
+        axes.set(xscale="log", xlabel="training, s", title=category)
+    grid[0, 0].set_ylabel("image AUROC, %")
+    handles = [
+        Line2D([], [], marker="o", ls="", color=colour, label=method)
+        for method, colour in colours.items()
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    plt.close(figure)
+    return figure

@@ -27,7 +27,12 @@ from n2n.settings import PRESETS, Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
-STUDY_PAGES = ("improved", "sensitivity", "mechanism")  # notebooks that only read records
+STUDY_PAGES = (
+    "methods",
+    "improved",
+    "sensitivity",
+    "mechanism",
+)  # only read records
 EXECUTED = Path("book/executed")
 PAGE = Path("_build/html/index.html")
 

@@ -245,6 +245,42 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def costs(results: Path) -> pd.DataFrame:
+    """Image-level AUROC (percent) and seconds of training of each method in each category.
+
+    Of our method the presets `replication` and `improved`, at the largest budget that was run;
+    mean over the seeds.
+    """
+    records = find_records(results)
+    rows = []
+    for record in records:
+        key, content = record.key, record.content
+        if key.method in METHODS:
+            label = f"{METHODS[key.method]} ({LABELS[content['settings']['backbone']]})"
+        else:
+            presets = {"replication": "N2N", "improved": "N2N, improved"}
+            label = next(
+                (
+                    name
+                    for preset, name in presets.items()
+                    if record
+                    in matching_records(records, key.dataset, key.category, "Ours", preset)
+                ),
+                "",
+            )
+        if label:
+            rows.append(
+                {
+                    "category": _label(key.category),
+                    "method": label,
+                    "auroc": 100 * record.metric("image"),
+                    "seconds": content["training"]["seconds"],
+                }
+            )
+    frame = pd.DataFrame(rows, columns=["category", "method", "auroc", "seconds"])
+    return frame.groupby(["category", "method"], sort=False).mean().reset_index()
+
+
 def printed_table(table: int) -> pd.DataFrame:
     """A table as the paper prints it, a column per method (and level)."""
     cells = printed_cells()

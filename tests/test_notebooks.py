@@ -61,7 +61,7 @@ def test_tables_without_any_run(table: int, tmp_path: Path) -> None:
     assert "not run" in text
 
 
-@pytest.mark.parametrize("name", ["improved", "sensitivity", "mechanism"])
+@pytest.mark.parametrize("name", ["methods", "improved", "sensitivity", "mechanism"])
 def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
     execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
 
