@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from n2n import report
 from n2n.records import RunKey, write_record
 from n2n.settings import make_settings, variant
-from n2n.tables import compare, ours_beside_paper, summary, to_markdown, verdict, write_tables
+from n2n.tables import (
+    compare,
+    coverage,
+    escape_markdown,
+    ours_beside_paper,
+    summary,
+    to_markdown,
+    verdict,
+    write_tables,
+)
 
 
 def record(
@@ -147,3 +158,20 @@ def test_markdown_escapes_bars() -> None:
     import pandas as pd
 
     assert to_markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"
+
+
+def test_html_in_names_is_shown_and_not_obeyed() -> None:
+    name = "<script>alert(1)</script> a|b *c*"
+    shown = escape_markdown(name)
+    assert "<" not in shown
+    assert "\\*c\\*" in shown
+    assert "<script>" not in to_markdown(pd.DataFrame({"category": [name]}))
+    assert "<script>" not in str(report.html_table(pd.DataFrame({"category": [name]})).data)
+
+
+def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:
+    found = coverage(tmp_path)
+    assert found.groupby("table").size().to_dict() == {
+        "Table 1": 6, "Table 2": 6, "Table 3": 12, "Table 4": 24, "Table 5": 12,
+    }  # fmt: skip
+    assert set(found["runs"]) == {"not run"}
