@@ -102,9 +102,9 @@ def of_table(wildcards):
 SHOWN = {}
 for folder, run in RUNS.items():
     if run.key.method == "n2n" and not (SKIP and folder in MISSING):
-        SHOWN.setdefault((run.dataset, run.category), folder)
+        SHOWN.setdefault(f"{run.dataset}-{run.category}", folder)
 TABLES = [f"{PAGES}/table{number}.ipynb" for number in range(1, 6)]
-EXPERIMENTS = [f"{PAGES}/experiment-{dataset}-{category}.ipynb" for dataset, category in SHOWN]
+EXPERIMENTS = [f"{PAGES}/experiment-{name}.ipynb" for name in SHOWN]
 
 
 def experiment(run):
@@ -140,11 +140,21 @@ def baseline(run):
     ])  # fmt: skip
 
 
+def page_of(run, output):
+    """The command that shows a record as a page of the book; without images, without pictures."""
+    demonstration = run.dataset == "demo"
+    parameters = experiment(run)
+    if DATA is None and not demonstration:
+        parameters["data"] = None
+    nature = "demonstration" if demonstration else "replicated"
+    title = f"{run.dataset} / {run.category} ({nature})"
+    return notebook("experiment", output, parameters, "--title", title, "--no-gpu")
+
+
 wildcard_constraints:
     home=f"{RESULTS}|{DEMO}",
     key=r"[^/]+/[^/]+/[^/]+/[^/]+/seed\d+",
     table="[1-5]",
-    dataset="[^/-]+",
 
 
 localrules: everything, tables, baselines, runs, table1, table2, table3, table4, table5  # fmt: skip
@@ -243,20 +253,11 @@ rule run:
 
 rule page:
     input:
-        lambda wildcards: done([SHOWN[wildcards.dataset, wildcards.category]]),
+        lambda wildcards: done([SHOWN[wildcards.name]]),
     output:
-        PAGES + "/experiment-{dataset}-{category}.ipynb",
+        PAGES + "/experiment-{name}.ipynb",
     params:
-        command=lambda wildcards, output: notebook(
-            "experiment",
-            str(output),
-            experiment(RUNS[SHOWN[wildcards.dataset, wildcards.category]])
-            | ({"data": None} if DATA is None and wildcards.dataset != "demo" else {}),
-            "--title",
-            f"{wildcards.dataset} / {wildcards.category} "
-            f"({'demonstration' if wildcards.dataset == 'demo' else 'replicated'})",
-            "--no-gpu",
-        ),
+        command=lambda wildcards, output: page_of(RUNS[SHOWN[wildcards.name]], str(output)),
     shell:
         "{params.command}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import os
 import subprocess
@@ -65,7 +66,7 @@ def execute_notebook(
             cell["metadata"]["tags"].append("remove-input")  # the run record tells them better
     if title is not None:
         heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-        heading["source"] = f"# {title}"
+        heading["source"] = f"# {html.escape(title, quote=False)}"
     output.write_text(json.dumps(notebook, indent=1))
 
 

@@ -19,7 +19,7 @@ from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.records import Record
 from n2n.settings import PRESETS
-from n2n.tables import own_cells
+from n2n.tables import escape_markdown, own_cells
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -41,8 +41,9 @@ def heading(record: Record) -> str:
         else "These numbers were measured on real images."
     )
     return (
-        f"{_badge(key.dataset)} **{key.dataset} / {key.category}**, {key.method}, "
-        f"`{key.variant}`, seed {key.seed}. {nature} Trained for {training['epochs']} epochs "
+        f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
+        f"{escape_markdown(key.method)}, `{key.variant.replace('`', '')}`, seed {key.seed}. "
+        f"{nature} Trained for {training['epochs']} epochs "
         f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
         f"kept epoch {training['best_epoch']}."
     )

@@ -9,6 +9,8 @@ falling, the cell is *under-trained* and decides nothing. Cells without a run ar
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -355,10 +357,18 @@ def write_tables(results: Path, out: Path, preset: str = "replication") -> list[
     return written
 
 
+def escape_markdown(text: str) -> str:
+    """A name of a folder as plain text of a page, whatever characters it has."""
+    return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
+
+
 def to_markdown(frame: pd.DataFrame) -> str:
     """A data frame as a Markdown table, without an index."""
     cells = [
-        ["" if value != value else str(value).replace("|", "\\|") for value in row]
+        [
+            "" if value != value else html.escape(str(value), False).replace("|", "\\|")
+            for value in row
+        ]
         for row in [frame.columns, *frame.itertuples(index=False)]
     ]
     lines = [f"| {' | '.join(row)} |" for row in cells]

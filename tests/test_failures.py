@@ -90,7 +90,7 @@ def test_too_little_memory_names_a_smaller_batch(parts: Path, tmp_path: Path) ->
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2)
 
-    more = ["--width", 64, "--image-size", 512, "--batch-size", 8]
+    more = ["--width", 64, "--image-size", 1024, "--batch-size", 8]
     sentence = one_sentence(start(parts, tmp_path, *more, limit=limit))
     assert "memory is too small" in sentence
     assert "--batch-size 4" in sentence

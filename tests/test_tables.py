@@ -6,14 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from n2n import report
 from n2n.baseline_settings import make_baseline_settings
 from n2n.records import RunKey, write_record
 from n2n.settings import make_settings, variant
 from n2n.tables import (
     baselines_beside_paper,
     compare,
+    coverage,
+    escape_markdown,
     ours_beside_paper,
     summary,
     to_markdown,
@@ -190,3 +194,20 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     assert found["verdict"][1].startswith(("reproduced", "not reproduced"))
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
     assert baselines_beside_paper(4, tmp_path).empty
+
+
+def test_html_in_names_is_shown_and_not_obeyed() -> None:
+    name = "<script>alert(1)</script> a|b *c*"
+    shown = escape_markdown(name)
+    assert "<" not in shown
+    assert "\\*c\\*" in shown
+    assert "<script>" not in to_markdown(pd.DataFrame({"category": [name]}))
+    assert "<script>" not in str(report.html_table(pd.DataFrame({"category": [name]})).data)
+
+
+def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:
+    found = coverage(tmp_path)
+    assert found.groupby("table").size().to_dict() == {
+        "Table 1": 6, "Table 2": 6, "Table 3": 12, "Table 4": 24, "Table 5": 12,
+    }  # fmt: skip
+    assert set(found["runs"]) == {"not run"}
