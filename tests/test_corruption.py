@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise, to_unit
@@ -139,3 +141,29 @@ def test_every_grey_value_survives_the_round_trip():
     torch.testing.assert_close(unit, GREYS / 255, atol=1.2e-7, rtol=0)
     assert unit.min() == 0
     assert unit.max() == 1
+
+
+@given(
+    noise=st.floats(0, 1, allow_subnormal=False),
+    seed=st.integers(0, 2**31),
+    side=st.integers(1, 9),
+)
+def test_eq_1_is_a_mean_of_image_and_noise(noise: float, seed: int, side: int) -> None:
+    """For any coefficient: between the two at every value, and as NumPy computes it."""
+    generator = torch.Generator().manual_seed(seed)
+    x0 = torch.rand(2, 3, side, side, generator=generator) * 2 - 1
+    epsilon = torch.randn(1, 3, side, side, generator=generator)
+    x = corrupt(x0, epsilon, noise)
+    low, high = torch.minimum(x0, epsilon), torch.maximum(x0, epsilon)
+    assert ((low - 1e-5 <= x) & (x <= high + 1e-5)).all()
+    wanted = (1 - noise) * x0.numpy().astype(np.float64) + noise * epsilon.numpy()
+    np.testing.assert_allclose(x.numpy(), wanted, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**31), side=st.integers(1, 9))
+def test_normalising_can_be_undone(seed: int, side: int) -> None:
+    """Every byte comes back from [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
+    back = (to_unit(normalise(images)) * 255).round().to(torch.uint8)
+    assert torch.equal(back, images)
