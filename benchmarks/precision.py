@@ -1,6 +1,6 @@
 """What half precision does to the numbers: ``N2N_DATA=ROOT python -m benchmarks.precision``.
 
-Every run whose weights are on this machine detects its test images in float32 and in bfloat16.
+Every run of the tables whose weights are on this machine detects its test images in float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.measurement import aurocs
 from n2n.records import find_records
-from n2n.settings import PRESETS, settings_from_dict, variant
+from n2n.sensitivity import changes
+from n2n.settings import PRESETS, settings_from_dict
+from n2n.tables import BUDGET
+
+REPLICATION = PRESETS["replication"]
 
 
 def main() -> None:
@@ -33,10 +37,9 @@ def main() -> None:
     root = os.environ.get("N2N_DATA")
     rows = []
     for record in find_records(options.results) if root else []:
-        settings = record.content["settings"]
-        if not (record.folder / WEIGHTS).exists() or record.key.method != "n2n":
+        if record.key.method != "n2n" or not (record.folder / WEIGHTS).exists():
             continue
-        if variant(settings_from_dict(settings)).split("_")[0] != PRESETS["replication"].preset:
+        if not set(changes(settings_from_dict(record.content["settings"]), REPLICATION)) <= BUDGET:
             continue
         network, chosen, _, _ = load_network(record.folder, device)
         images = load_category(
