@@ -1,6 +1,7 @@
 """What half precision does to the numbers: ``N2N_DATA=ROOT python -m benchmarks.precision``.
 
-Every run of the tables whose weights are on this machine detects its test images in float32 and in bfloat16.
+Every run of the tables whose weights are on this machine detects its test images in float32 and in
+bfloat16.
 """
 
 from __future__ import annotations
