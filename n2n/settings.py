@@ -116,8 +116,8 @@ class Settings:
                 len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
                 "positive and at most an eighth of the image size",
             ),
-            "c1": (self.c1 > 0, "positive"),
-            "c2": (self.c2 > 0, "positive"),
+            "c1": (self.c1 >= 0, "zero or more"),
+            "c2": (self.c2 >= 0, "zero or more"),
             "learning_rate": (self.learning_rate > 0, "positive"),
             "min_learning_rate": (self.min_learning_rate >= 0, "zero or more"),
             "betas": (

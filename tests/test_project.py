@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from n2n.study import STUDY_PAGES
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -51,9 +53,9 @@ def test_source_notebooks_have_no_outputs(path: Path) -> None:
             assert cell["execution_count"] is None
 
 
-def test_there_is_a_notebook_for_each_table() -> None:
+def test_there_is_a_notebook_for_each_table_and_page() -> None:
     names = {path.stem for path in NOTEBOOKS}
-    assert names == {"experiment", *(f"table{number}" for number in range(1, 6))}
+    assert names == {"experiment", *(f"table{number}" for number in range(1, 6)), *STUDY_PAGES}
 
 
 def test_no_picture_is_committed_outside_the_book() -> None:

@@ -199,7 +199,7 @@ def test_unknown_setting_is_named(name):
         ("sigmas", ("a",)),
         ("betas", (0.5,)),
         ("betas", (0.5, 1.0)),
-        ("c1", 0.0),
+        ("c1", -0.01),
         ("c2", -1.0),
         ("weight_decay", -0.1),
         ("map_sigma", 40.0),
