@@ -185,7 +185,7 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     categories = list(dict.fromkeys(costs["category"]))
     figure, grid = plt.subplots(
         1, max(len(categories), 1), figsize=(3 * max(len(categories), 1), 3.4), sharey=True,
-        squeeze=False, layout="constrained",
+        sharex=True, squeeze=False, layout="constrained",
     )  # fmt: skip
     methods = list(dict.fromkeys(costs["method"]))
     colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
@@ -196,6 +196,7 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
             )  # fmt: skip
         axes.set(xscale="log", xlabel="training, s", title=category)
     grid[0, 0].set_ylabel("image AUROC, %")
+    grid[0, 0].set_xlim(10, max(1e4, 2 * costs["seconds"].max() if len(costs) else 0))
     handles = [
         Line2D([], [], marker="o", ls="", color=colour, label=method)
         for method, colour in colours.items()
