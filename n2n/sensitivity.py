@@ -182,7 +182,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
         axes.set_ylim(-0.7, len(at) - 0.3)
         axes.grid(axis="y", alpha=0.4)
     if at:
-        columns[1].legend(loc="lower right")
+        figure.legend(*columns[1].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     plt.close(figure)  # a notebook shows the value of its cell, and not a second copy
     return figure
 
