@@ -22,7 +22,6 @@
 import json
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from n2n.plan import read_study
@@ -129,14 +128,12 @@ def notebook(name, output, parameters, *options):
 
 def baseline(run):
     """The command of a method without a notebook of its own."""
-    values = asdict(run.settings)
-    method, backbone = values.pop("method"), values.pop("backbone")
     return shlex.join([
         sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
-        "--category", run.category, "--seed", str(run.seed), "--method", method,
-        "--backbone", backbone, "--results", str(home(run)),
+        "--category", run.category, "--seed", str(run.seed), "--method", run.settings.method,
+        "--backbone", run.settings.source, "--results", str(home(run)),
         "--device", config.get("device", "auto"),
-        *(f"--set={name}={value}" for name, value in values.items()),
+        *(f"--set={name}={value}" for name, value in run.settings.changed().items()),
     ])  # fmt: skip
 
 

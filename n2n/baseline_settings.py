@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,79 +12,156 @@ EMBEDDED = "efficientnet-lite0"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A feature extractor: its name in timm, and its layers at a 4th, 8th and 16th of the size."""
+    """A feature extractor: its name in timm, and its layers at a 4th, 8th, 16th and 32nd."""
 
     timm: str
-    layers: tuple[str, str, str]
+    layers: tuple[str, str, str, str]
     padim_features: int  # of how many channels, drawn at random, PaDiM takes the covariance
     file: str | None = None  # as torchvision publishes it
 
 
+RESNET = ("layer1", "layer2", "layer3", "layer4")
 BACKBONES = {
-    EMBEDDED: Backbone("tf_efficientnet_lite0", ("blocks.1", "blocks.2", "blocks.4"), 100),
-    "resnet18": Backbone(
-        "resnet18", ("layer1", "layer2", "layer3"), 100, "resnet18-f37072fd.pth"
+    EMBEDDED: Backbone(
+        "tf_efficientnet_lite0", ("blocks.1", "blocks.2", "blocks.4", "blocks.6"), 100
     ),
+    "resnet18": Backbone("resnet18", RESNET, 100, "resnet18-f37072fd.pth"),
     "wide-resnet50-2": Backbone(
-        "wide_resnet50_2", ("layer1", "layer2", "layer3"), 550, "wide_resnet50_2-95faca4d.pth"
+        "wide_resnet50_2", RESNET, 550, "wide_resnet50_2-95faca4d.pth"
     ),
 }  # fmt: skip
+# Photographs that DRAEM pastes onto normal images: three that scikit-image carries, or the
+# Describable Textures Dataset of its paper, which the user brings.
+TEXTURES = ("textures-3", "textures-dtd")
+NOTHING = "own"  # a network that is trained from nothing but the normal images
 LABELS = {
-    EMBEDDED: "EfficientNet-Lite0", "resnet18": "ResNet-18", "wide-resnet50-2": "WideResNet-50-2"
+    EMBEDDED: "EfficientNet-Lite0", "resnet18": "ResNet-18", "wide-resnet50-2": "WideResNet-50-2",
+    "textures-3": "3 textures", "textures-dtd": "DTD", NOTHING: "",
 }  # fmt: skip
-# What the methods' own papers report with; a rerun with another one gets a row of its own.
-OWN_BACKBONE = {"padim": "wide-resnet50-2", "patchcore": "wide-resnet50-2"}
-METHODS = {"padim": "PaDiM", "patchcore": "PatchCore"}  # as the tables' columns call them
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the paper's tables: what it sees beside the images, and for how long it trains."""
+
+    label: str  # as the tables' columns call it
+    backbones: tuple[str, ...]  # or textures; the first one is the default
+    own: str  # the one its own paper reports with; another makes another method
+    epochs: int = 0  # 0: nothing is trained by gradients
+    batch_size: int = 8
+
+
+METHODS = {
+    "padim": Method("PaDiM", tuple(BACKBONES), "wide-resnet50-2"),
+    "patchcore": Method("PatchCore", tuple(BACKBONES), "wide-resnet50-2"),
+    "cflow": Method("CFLOW", tuple(BACKBONES), "wide-resnet50-2", 50),
+    "fastflow": Method("FastFlow", tuple(BACKBONES), "wide-resnet50-2", 500, 32),
+    "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
+    "draem": Method("DRAEM", TEXTURES, "textures-dtd", 700),
+    "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100),
+    "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100),
+}
+GANS = ("skip-ganomaly", "dagan")
 
 
 @dataclass(frozen=True)
 class BaselineSettings:
-    """What a run of a baseline is made of, apart from its data and its seed."""
+    """What a run of a baseline is made of, apart from its data and its seed.
+
+    ``None`` stands for the method's own value.
+    """
 
     method: str
-    backbone: str = EMBEDDED
+    backbone: str | None = None  # or textures, or 'own'
     image_size: int = 256
     coreset: float = 0.01  # PatchCore: share of the patches in its memory
     neighbours: int = 9  # PatchCore: for the weight of the image score
+    epochs: int | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown names and values out of range."""
-        for value, known, what in (
-            (self.method, METHODS, "method"),
-            (self.backbone, BACKBONES, "backbone"),
-        ):
-            if value not in known:
-                raise N2NError(f"There is no {what} {value!r}; choose one of {', '.join(known)}.")
+        """Fill in the method's values; refuse unknown names and values out of range."""
+        if self.method not in METHODS:
+            raise N2NError(
+                f"There is no method {self.method!r}; choose one of n2n, {', '.join(METHODS)}."
+            )
+        method = METHODS[self.method]
+        own = {
+            "backbone": method.backbones[0], "epochs": method.epochs,
+            "batch_size": method.batch_size,
+        }  # fmt: skip
+        for name, value in own.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.backbone not in method.backbones:
+            raise N2NError(
+                f"There is no backbone {self.backbone!r} for {self.method}; choose one of "
+                f"{', '.join(method.backbones)}."
+            )
         if not 0 < self.coreset <= 1:
             raise N2NError(f"The setting coreset={self.coreset} must be above 0 and at most 1.")
         if self.image_size < 64 or self.image_size % 32:
             raise N2NError(
                 f"The setting image_size={self.image_size} must be a multiple of 32, at least 64."
             )
+        for name, least in (("epochs", bool(method.epochs)), ("batch_size", 1), ("neighbours", 1)):
+            if getattr(self, name) < least:
+                raise N2NError(
+                    f"The setting {name}={getattr(self, name)} must be at least {least:d}."
+                )
+
+    @property
+    def source(self) -> str:
+        """What the method brings from outside the images: a backbone, textures, or 'own'."""
+        assert self.backbone is not None  # filled in above
+        return self.backbone
 
     @property
     def variant(self) -> str:
         """The backbone and what departs from the defaults, as a folder's name."""
+        return self.source + "".join(
+            f"_{name.replace('_', '-')}-{value:g}" for name, value in self.changed().items()
+        )
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the method's own, apart from the backbone."""
         base = asdict(BaselineSettings(self.method))
-        changed = [
-            f"_{name.replace('_', '-')}-{value:g}"
+        return {
+            name: value
             for name, value in asdict(self).items()
             if name not in ("method", "backbone") and value != base[name]
-        ]
-        return self.backbone + "".join(changed)
+        }
+
+
+def known_settings(method: str) -> set[str]:
+    """The names of the settings that make a difference to a method."""
+    names = {"backbone", "image_size"}
+    if method == "patchcore":
+        names |= {"coreset", "neighbours"}
+    if method in METHODS and METHODS[method].epochs:
+        names |= {"epochs", "batch_size"}
+    return names
 
 
 def make_baseline_settings(method: str, **changes: Any) -> BaselineSettings:
-    """The defaults of a method with some values replaced; ``None`` leaves a value alone.
+    """The method's own settings with some values replaced; ``None`` leaves a value alone.
 
     Raises:
         N2NError: where the method or a setting is unknown, or a value is out of range.
     """
-    known = {field.name for field in dataclasses.fields(BaselineSettings)} - {"method"}
-    if unknown := sorted(set(changes) - known):
+    given = {name: value for name, value in changes.items() if value is not None}
+    if method in METHODS and (unknown := sorted(set(given) - known_settings(method))):
         raise N2NError(
             f"There is no setting {unknown[0]!r} of {method}; the settings are "
-            f"{', '.join(sorted(known))}."
+            f"{', '.join(sorted(known_settings(method)))}."
         )
-    given = {name: value for name, value in changes.items() if value is not None}
     return BaselineSettings(method, **given)
+
+
+def row_label(settings: dict[str, Any]) -> str:
+    """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs)'."""
+    method = METHODS[settings["method"]]
+    epochs = settings.get("epochs") or method.epochs
+    short = f"{epochs} of {method.epochs} epochs" if epochs < method.epochs else ""
+    inside = ", ".join(text for text in (LABELS[settings["backbone"]], short) if text)
+    return f"{method.label} ({inside})" if inside else method.label

@@ -93,11 +93,21 @@ def check(root: Path) -> None:
 @click.option("--category", required=True, help="Folder below the data set: bracket_white, ...")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option(
-    "--method", default="n2n", show_default=True, help="n2n, or a baseline: padim, patchcore."
+    "--method",
+    default="n2n",
+    show_default=True,
+    help="n2n, or a baseline: padim, patchcore, cflow, fastflow, rd4ad, draem, skip-ganomaly, "
+    "dagan.",
 )
-@click.option("--backbone", help="Of a baseline: efficientnet-lite0, resnet18, wide-resnet50-2.")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="torchvision's file for the backbone."
+    "--backbone",
+    help="Of a baseline: efficientnet-lite0, resnet18, wide-resnet50-2; of draem textures-3, "
+    "textures-dtd.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="torchvision's file for the backbone; of draem the folder of textures.",
 )
 @click.option(
     "--preset",
@@ -162,7 +172,10 @@ def run(
         from n2n.baseline_settings import make_baseline_settings
         from n2n.baselines import run_baseline
 
-        given = {"image_size": image_size, "backbone": backbone}
+        given = {
+            "image_size": image_size, "backbone": backbone, "epochs": epochs,
+            "batch_size": batch_size,
+        }  # fmt: skip
         given |= dict(_parse_setting(text) for text in changes)
         record = run_baseline(
             data,
@@ -173,6 +186,7 @@ def run(
             seed=seed,
             results=results,
             device=device,
+            precision="float32" if precision == "auto" else precision,
             progress=not quiet,
         )
         _show(record)

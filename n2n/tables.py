@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.baseline_settings import LABELS, METHODS, OWN_BACKBONE
+from n2n.baseline_settings import METHODS, row_label
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS
@@ -214,37 +214,54 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     """
     cells = printed_cells()
     cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
-    records = find_records(results)
-    rows = []
-    for cell in cells.itertuples():
-        for record in records:
-            key = record.key
-            named = METHODS.get(key.method) == cell.column
-            if not named or (key.dataset, key.category) != (cell.dataset, cell.category):
-                continue
-            content = record.content
-            backbone = content["settings"]["backbone"]
-            ours = 100 * record.metric(cell.level)
-            low, high = (100 * value for value in record.interval(cell.level))
-            same = backbone == OWN_BACKBONE[key.method]
-            rows.append(
-                {
-                    "category": _label(cell.category),
-                    "method": f"{cell.column} ({LABELS[backbone]})",
-                    "paper": f"{cell.printed} ({cell.column})",
-                    "ours": f"{ours:.2f}",
-                    "95 % interval": f"{low:.2f} to {high:.2f}",
-                    "verdict": verdict(cell.value, ours, low, high) if same else "another backbone",
-                    "fit, s": f"{content['training']['seconds']:.0f}",
-                    "per image, s": f"{content['inference']['seconds_per_image']:.2f}",
-                    "peak, MiB": content["provenance"]["peak_memory_mib"],
-                }
-            )
+    runs: dict[tuple[str, str, str, str], list[Record]] = {}
+    for record in find_records(results):
+        key = record.key
+        if key.method in METHODS:
+            name = (key.dataset, key.category, METHODS[key.method].label, key.variant)
+            runs.setdefault(name, []).append(record)
+    rows = [
+        _baseline_row(cell, records)
+        for cell in cells.itertuples()
+        for name, records in runs.items()
+        if name[:3] == (cell.dataset, cell.category, cell.column)
+    ]
     columns = [
-        "category", "method", "paper", "ours", "95 % interval", "verdict", "fit, s",
+        "category", "method", "paper", "ours", "95 % interval", "verdict", "seeds", "fit, s",
         "per image, s", "peak, MiB",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
+    """One printed cell of a baseline beside the runs of one variant of it, a run per seed."""
+    settings = records[0].content["settings"]
+    method = METHODS[settings["method"]]
+    values = [100 * record.metric(cell.level) for record in records]
+    low = 100 * min(record.interval(cell.level)[0] for record in records)
+    high = 100 * max(record.interval(cell.level)[1] for record in records)
+    ours = float(np.mean(values))
+    if settings["backbone"] == method.own:
+        short = settings.get("epochs", method.epochs) < method.epochs
+        judged = verdict(cell.value, ours, low, high, short)
+    else:
+        judged = "other textures" if settings["method"] == "draem" else "another backbone"
+
+    def mean(part: str, name: str) -> float:
+        return float(np.mean([record.content[part][name] for record in records]))
+
+    return {
+        "category": _label(cell.category),
+        "method": row_label(settings),
+        "paper": f"{cell.printed} ({cell.column})",
+        "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
+        "95 % interval": f"{low:.2f} to {high:.2f}",
+        "verdict": judged,
+        "seeds": len(records),
+        "fit, s": f"{mean('training', 'seconds'):.0f}",
+        "per image, s": f"{mean('inference', 'seconds_per_image'):.2f}",
+        "peak, MiB": f"{max(r.content['provenance']['peak_memory_mib'] for r in records):.0f}",
+    }
 
 
 def costs(results: Path) -> pd.DataFrame:
@@ -258,7 +275,7 @@ def costs(results: Path) -> pd.DataFrame:
     for record in records:
         key, content = record.key, record.content
         if key.method in METHODS:
-            label = f"{METHODS[key.method]} ({LABELS[content['settings']['backbone']]})"
+            label = row_label(content["settings"])
         else:
             presets = {"replication": "N2N", "improved": "N2N, improved"}
             label = next(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from n2n import baselines
-from n2n.baseline_settings import BACKBONES, make_baseline_settings
+from n2n import anomalib_models
+from n2n.baseline_settings import (
+    BACKBONES,
+    METHODS,
+    BaselineSettings,
+    make_baseline_settings,
+    row_label,
+)
 from n2n.baselines import fit, run_baseline, score
 from n2n.cli import main
 from n2n.errors import N2NError
@@ -31,6 +40,27 @@ def images() -> torch.Tensor:
     return (torch.nn.functional.interpolate(smooth, 64, mode="bilinear") * 255).to(torch.uint8)
 
 
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for torchvision's file: its names and shapes, random weights."""
+    anomalib_models._allow_torchvision()
+    import timm
+
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), file)
+    return file
+
+
+def small(method: str, **changes: object) -> BaselineSettings:
+    """A budget of seconds: two epochs of two steps where the method trains."""
+    budget = {"coreset": 0.2} if method == "patchcore" else {}
+    if METHODS[method].epochs:
+        budget = {"epochs": 2, "batch_size": 3}
+    return make_baseline_settings(method, image_size=64, **(budget | changes))
+
+
 def test_the_core_does_not_import_the_extra() -> None:
     code = (
         "import sys, n2n.cli, n2n.experiment, n2n.baselines, n2n.study;"
@@ -45,7 +75,11 @@ def test_the_core_does_not_import_the_extra() -> None:
     [
         ("best", {}, "no method 'best'"),
         ("padim", {"backbone": "vgg"}, "no backbone 'vgg'"),
-        ("padim", {"coreset": 0.0}, "coreset=0.0 must be above 0"),
+        ("patchcore", {"coreset": 0.0}, "coreset=0.0 must be above 0"),
+        ("padim", {"coreset": 0.1}, "no setting 'coreset' of padim"),
+        ("padim", {"epochs": 3}, "no setting 'epochs' of padim"),
+        ("cflow", {"epochs": 0}, "epochs=0 must be at least 1"),
+        ("draem", {"backbone": "resnet18"}, "no backbone 'resnet18' for draem"),
         ("patchcore", {"noise": 0.3}, "no setting 'noise' of patchcore"),
         ("patchcore", {"image_size": 100}, "multiple of 32"),
     ],
@@ -84,9 +118,9 @@ def test_without_the_extra_the_mend_is_named(images: torch.Tensor) -> None:
 
 
 @needs_anomalib
-@pytest.mark.parametrize("method", ["padim", "patchcore"])
+@pytest.mark.parametrize("method", ["padim", "patchcore", "cflow", "fastflow", "rd4ad"])
 def test_a_seed_repeats_to_the_bit(method: str, images: torch.Tensor) -> None:
-    settings = make_baseline_settings(method, image_size=64, coreset=0.2)
+    settings = small(method)
 
     def maps(seed: int) -> torch.Tensor:
         model = fit(images, settings, seed, CPU, progress=False)
@@ -103,7 +137,7 @@ def test_a_seed_repeats_to_the_bit(method: str, images: torch.Tensor) -> None:
 @pytest.mark.parametrize("method", ["padim", "patchcore"])
 def test_the_maps_are_those_of_anomalibs_own_loop(method: str, images: torch.Tensor) -> None:
     """Its Lightning module, step by step, without its pre- and post-processing."""
-    settings = make_baseline_settings(method, image_size=64, coreset=0.2)
+    settings = small(method)
     ours = fit(images, settings, 0, CPU, progress=False)
     from anomalib.data import ImageBatch
     from anomalib.models import Padim, Patchcore
@@ -113,22 +147,22 @@ def test_the_maps_are_those_of_anomalibs_own_loop(method: str, images: torch.Ten
     options = {"pre_processor": False, "post_processor": False, "evaluator": False}
     if method == "padim":
         theirs = Padim(
-            backbone=backbone.timm, layers=list(backbone.layers), pre_trained=False,
+            backbone=backbone.timm, layers=list(backbone.layers[:3]), pre_trained=False,
             n_features=backbone.padim_features, visualizer=False, **options,
         )  # fmt: skip
     else:
         theirs = Patchcore(
-            backbone=backbone.timm, layers=backbone.layers[1:], pre_trained=False,
+            backbone=backbone.timm, layers=backbone.layers[1:3], pre_trained=False,
             coreset_sampling_ratio=0.2, visualizer=False, **options,
         )  # fmt: skip
-    baselines._load_weights(
+    anomalib_models._load_weights(
         theirs.model.feature_extractor.feature_extractor, settings.backbone, None
     )
     if method == "padim":
         theirs.model.idx = ours.idx  # the channels that the seed drew
     else:
         theirs.model.memory_bank = ours.memory_bank  # the coreset: its first patch is drawn, too
-    seen = baselines._input(images, settings.backbone)
+    seen = anomalib_models.see(images, settings)
     theirs.train()
     theirs.model.feature_extractor.eval()
     if method == "padim":
@@ -143,22 +177,136 @@ def test_the_maps_are_those_of_anomalibs_own_loop(method: str, images: torch.Ten
 
 
 @needs_anomalib
-def test_a_file_of_weights(images: torch.Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fastflow", "rd4ad"])
+def test_a_training_step_is_anomalibs(method: str, images: torch.Tensor, resnet18: Path) -> None:
+    """One step by hand: its module, its loss and its optimiser, on the images in their order."""
+    settings = small(method, backbone="resnet18", epochs=1, batch_size=6)
+    ours = fit(images, settings, 0, CPU, resnet18, progress=False)
+    from anomalib.data import ImageBatch
+    from anomalib.models import Fastflow, ReverseDistillation
+    from anomalib.pre_processing import PreProcessor
+    from lightning.pytorch import seed_everything
+    from torchvision.transforms.v2 import Resize
+
+    seed_everything(0, verbose=False)
+    build = Fastflow if method == "fastflow" else ReverseDistillation
+    theirs = build(
+        "resnet18", pre_trained=False, pre_processor=PreProcessor(transform=Resize((64, 64))),
+        post_processor=False, evaluator=False, visualizer=False,
+    )  # fmt: skip
+    theirs.log = lambda *_, **__: None  # needs a Trainer
+    extractor = (
+        theirs.model.feature_extractor
+        if method == "fastflow"
+        else theirs.model.encoder.feature_extractor
+    )
+    anomalib_models._load_weights(extractor, "resnet18", resnet18)
+    batch = ImageBatch(image=anomalib_models.see(images, settings))
+    optimiser = theirs.configure_optimizers()
+    theirs.train()
+    theirs.training_step(batch)["loss"].backward()
+    optimiser.step()
+    theirs.eval()
+    with torch.inference_mode():
+        found = theirs.validation_step(batch)
+    maps, scores = score(ours, images, settings, CPU, progress=False)
+    # The images come in another order, and so do the terms of the loss's mean.
+    torch.testing.assert_close(maps, found.anomaly_map.reshape(maps.shape), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(scores, found.pred_score.flatten(), rtol=1e-3, atol=1e-3)
+
+
+@needs_anomalib
+def test_cflows_map_is_anomalibs_up_to_the_reference(images: torch.Tensor) -> None:
+    """With the likeliest patch of the batch as the reference, the maps differ by a constant."""
+    settings = small("cflow")
+    model = fit(images, settings, 0, CPU, progress=False)
+    from anomalib.models.image.cflow.anomaly_map import AnomalyMapGenerator
+
+    ours = model.anomaly_map_generator
+    assert all(math.isfinite(value) for value in ours.highest)
+    generator = torch.Generator().manual_seed(1)
+    sides = [8, 4, 2]
+    likelihoods = [torch.randn(6 * side**2, generator=generator) for side in sides]
+    ours.highest = [float(values.max()) for values in likelihoods]
+    given = {"distribution": likelihoods, "height": sides, "width": sides, "image_size": (64, 64)}
+    difference = ours(**given)[:, 0] - AnomalyMapGenerator(model.pool_layers)(**given)
+    assert float(difference.max() - difference.min()) < 1e-5
+
+
+@needs_anomalib
+@pytest.mark.parametrize("method", ["cflow", "fastflow", "rd4ad"])
+def test_a_score_does_not_depend_on_the_images_beside_it(method: str, images: torch.Tensor) -> None:
+    settings = small(method)
+    model = fit(images, settings, 0, CPU, progress=False)
+    together = score(model, images, settings, CPU, progress=False)[0]
+    alone = score(model, images[2:3], settings, CPU, progress=False)[0]
+    torch.testing.assert_close(alone[0], together[2], rtol=1e-4, atol=1e-4)
+
+
+@needs_anomalib
+def test_draem_trains_on_textures_without_a_download(images: torch.Tensor, tmp_path: Path) -> None:
+    settings = small("draem", epochs=1, batch_size=2)
+    model = fit(images[:2], settings, 0, CPU, progress=False)
+    maps, scores = score(model, images, settings, CPU, progress=False)
+    assert maps.shape == (6, 64, 64)
+    assert ((maps >= 0) & (maps <= 1)).all()  # a probability
+    torch.testing.assert_close(scores, maps.amax((1, 2)))
+    bring = small("draem", backbone="textures-dtd", epochs=1, batch_size=2)
+    with pytest.raises(N2NError, match=r"dtd-r1\.0\.1\.tar\.gz"):
+        fit(images[:2], bring, 0, CPU, tmp_path, progress=False)
+    Image.new("RGB", (80, 70), "red").save(tmp_path / "stand-in.jpg")
+    brought = fit(images[:2], bring, 0, CPU, tmp_path, progress=False)
+    assert score(brought, images[:1], bring, CPU, progress=False)[0].shape == (1, 64, 64)
+
+
+@needs_anomalib
+@pytest.mark.parametrize("method", ["padim", "patchcore", "cflow", "fastflow", "rd4ad"])
+def test_a_file_that_is_brought_works_for_each_method(
+    method: str, images: torch.Tensor, resnet18: Path
+) -> None:
+    settings = small(method, backbone="resnet18")
+    model = fit(images, settings, 0, CPU, resnet18, progress=False)
+    maps, _ = score(model, images, settings, CPU, progress=False)
+    assert maps.shape == (6, 64, 64)
+    assert torch.isfinite(maps).all()
+
+
+@needs_anomalib
+def test_a_training_that_goes_astray_is_stopped(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
+
+    broken = staticmethod(lambda student, teacher: teacher[0].sum() * torch.nan)
+    monkeypatch.setattr(ReverseDistillationLoss, "forward", broken)
+    with pytest.raises(N2NError, match="loss of rd4ad is not finite in epoch 1"):
+        fit(images, small("rd4ad"), 0, CPU, progress=False)
+
+
+def test_rows_say_what_stands_in_and_how_short_a_training_was() -> None:
+    def label(method: str, **changes: object) -> str:
+        return row_label(asdict(make_baseline_settings(method, **changes)))
+
+    assert label("padim") == "PaDiM (EfficientNet-Lite0)"
+    assert label("cflow", epochs=5) == "CFLOW (EfficientNet-Lite0, 5 of 50 epochs)"
+    assert label("draem", backbone="textures-dtd") == "DRAEM (DTD)"
+    assert label("dagan") == "DAGAN"
+    assert make_baseline_settings("rd4ad", epochs=9).variant == "efficientnet-lite0_epochs-9"
+
+
+@needs_anomalib
+def test_a_file_of_weights(images: torch.Tensor, resnet18: Path, tmp_path: Path) -> None:
     """Random weights in torchvision's layout are taken; anything else is refused by name."""
     settings = make_baseline_settings("padim", backbone="resnet18", image_size=64)
     with pytest.raises(N2NError, match=r"resnet18-f37072fd\.pth; download it from"):
         fit(images, settings, 0, CPU, progress=False)
-    baselines._allow_torchvision()
-    import timm
-
-    whole = timm.create_model("resnet18", pretrained=False).state_dict()  # torchvision's names
-    torch.save(whole, tmp_path / "resnet18.pth")
-    model = fit(images, settings, 0, CPU, tmp_path / "resnet18.pth", progress=False)
+    whole = torch.load(resnet18)
+    model = fit(images, settings, 0, CPU, resnet18, progress=False)
     kept = model.feature_extractor.feature_extractor.state_dict()
     assert torch.equal(kept["layer3.1.conv2.weight"], whole["layer3.1.conv2.weight"])
     other = make_baseline_settings("padim", backbone="wide-resnet50-2", image_size=64)
     with pytest.raises(N2NError, match="are not those of wide-resnet50-2"):
-        fit(images, other, 0, CPU, tmp_path / "resnet18.pth", progress=False)
+        fit(images, other, 0, CPU, resnet18, progress=False)
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     with pytest.raises(N2NError, match="cannot be read"):
         fit(images, settings, 0, CPU, tmp_path / "broken.pth", progress=False)

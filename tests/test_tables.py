@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -188,8 +188,11 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
         }
         key = RunKey("MPDD", "metal_plate", "padim", settings.variant, 0)
         write_record(key, tmp_path, content, lambda _: None)
+    content["metrics"] = {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.9}}
+    write_record(replace(key, seed=1), tmp_path, content, lambda _: None)
     found = baselines_beside_paper(1, tmp_path)
     assert list(found["method"]) == ["PaDiM (EfficientNet-Lite0)", "PaDiM (WideResNet-50-2)"]
+    assert list(found["ours"]) == ["50.00", "60.00 ± 14.14"]  # the mean and deviation of two seeds
     assert found["verdict"][0] == "another backbone"
     assert found["verdict"][1].startswith(("reproduced", "not reproduced"))
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
