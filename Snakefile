@@ -24,6 +24,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from n2n.baseline_settings import METHODS
 from n2n.plan import read_study
 from n2n.records import RECORD
 from n2n.settings import PRESETS
@@ -86,13 +87,14 @@ def of_table(number):
     for dataset, category, column in zip(cells["dataset"], cells["category"], cells["column"]):
         changes = wanted_settings(column, "replication")
         if changes is None:
-            others.add((dataset, category))
+            others.add((dataset, category, column))
         else:
             ours.add((dataset, category, variant(make_settings("replication", **changes))))
     return done(
         folder
         for folder, run in RUNS.items()
-        if (run.dataset, run.category) in others and run.key.method != "n2n"
+        if run.key.method != "n2n"
+        and (run.dataset, run.category, METHODS[run.key.method].label) in others
         or (run.dataset, run.category, run.key.variant) in ours and run.key.method == "n2n"
     )
 
