@@ -10,7 +10,17 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    for name in ("loss", "step", "evaluation", "inference", "precision", "cell", "scaling"):
+    for name in (
+        "start",
+        "loss",
+        "step",
+        "roofline",
+        "evaluation",
+        "inference",
+        "precision",
+        "cell",
+        "scaling",
+    ):
         subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]],
             cwd=Path(__file__).parent.parent,
