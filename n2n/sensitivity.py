@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.records import Record, find_records
-from n2n.settings import DETECTION, PRESETS, Settings, make_settings, settings_from_dict
+from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
@@ -71,9 +70,9 @@ def study_runs(results: Path) -> pd.DataFrame:
     auroc, untrained (percent), stage ('training' or 'detection'), record.
     """
     rows = []
-    for record in _own(results):
+    for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        if not _in_study(settings):
+        if not in_study(settings):
             continue
         changed = changes(settings)
         for level in ("image", "pixel"):
@@ -221,85 +220,12 @@ def base_table(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
-    """The runs whose detection was measured along the training, and those measurements."""
-    return [
-        (record, pd.read_csv(record.folder / "trace.csv"))
-        for record in _own(results)
-        if (record.folder / "trace.csv").exists()
-    ]
-
-
-def trace_figure(results: Path, category: str, image_score: str = BASE.image_score) -> Figure:
-    """Detection and validation loss along the training, for each learning rate of the study."""
-    figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    rates = plt.get_cmap("viridis")
-    chosen = [
-        (record, trace)
-        for record, trace in traced(results)
-        if record.key.category == category
-        and record.key.seed == 0
-        and set(changes(settings_from_dict(record.content["settings"]))) <= {"learning_rate"}
-    ]
-    chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
-    for number, (record, trace) in enumerate(chosen):
-        history = pd.read_csv(record.folder / "history.csv")
-        colour = rates(0.15 + 0.7 * number / max(len(chosen) - 1, 1))
-        name = f"{record.content['settings']['learning_rate']:g}"
-        columns[0].plot(history["epoch"], history["validation_loss"], color=colour, label=name)
-        for axes, column in (
-            (columns[1], f"test_image_{image_score}"),
-            (columns[2], "test_pixel"),
-        ):
-            untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
-            epochs = np.concatenate([[0], trace["epoch"]])
-            values = np.concatenate([[untrained["auroc"]], trace[column]])
-            axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
-    columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
-    if chosen:
-        columns[0].legend(title="learning rate")
-    columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({image_score})")
-    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
-    figure.suptitle(category.replace("_", " "))
-    plt.close(figure)
-    return figure
-
-
-def full_size_figure(results: Path) -> Figure:
-    """Detection along the training of the tables' own runs, on synthetic and on real defects."""
-    chosen = [
-        (record, trace)
-        for record, trace in traced(results)
-        if changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
-        <= {"epochs", "t_max"}
-    ]
-    figure, grid = plt.subplots(
-        1, max(len(chosen), 1), figsize=(4.2 * max(len(chosen), 1), 3.4), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes, (record, trace) in zip(grid[0], chosen, strict=False):
-        for part, style in (("test", "-"), ("development", ":")):
-            for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
-                name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
-                    "test" if part == "test" else "synthetic"
-                )
-                values = 100 * trace[f"{part}_{level}"]
-                axes.plot(trace["epoch"], values, style, color=colour, label=name)
-        category = record.key.category.replace("_", " ")
-        axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
-    grid[0, 0].set_ylabel("AUROC, %")
-    if chosen:
-        grid[0, 0].legend(fontsize="small")
-    plt.close(figure)
-    return figure
-
-
 def development_table(results: Path) -> pd.DataFrame:
     """For each category of the base: AUROC by image score, on synthetic and on real defects."""
     rows = []
-    for record in _own(results):
+    for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        if not _in_study(settings) or changes(settings) or "development" not in record.content:
+        if not in_study(settings) or changes(settings) or "development" not in record.content:
             continue
         found = record.content["development"]["all"]
         for score, values in record.content["image_scores"].items():
@@ -318,70 +244,7 @@ def development_table(results: Path) -> pd.DataFrame:
     return means.astype({"synthetic defects": str, "test images": str})
 
 
-def mechanism_table(results: Path) -> pd.DataFrame:
-    """Mean absolute reconstruction error inside and outside the masks, for each lambda.
-
-    In thousandths of the range from black to white; the last column is the ratio of defects to
-    what lies beside them in the same images.
-    """
-    rows = []
-    for record in _own(results):
-        settings = settings_from_dict(record.content["settings"])
-        known = "reconstruction" in record.content and _in_study(settings)
-        if not known or not changes(settings).keys() <= {"noise"}:
-            continue
-        error = record.content["reconstruction"]["absolute"]
-        rows.append(
-            {
-                "category": record.key.category.replace("_", " "),
-                "λ": settings.noise,
-                "seed": record.key.seed,
-                **{name: 1000 * error[name] for name in ("defects", "beside", "normal")},
-                "ratio": error["defects"] / error["beside"],
-            }
-        )
-    columns = ["category", "λ", "seed", "defects", "beside", "normal", "ratio"]
-    frame = pd.DataFrame(rows, columns=columns).drop(columns="seed")
-    means = frame.groupby(["category", "λ"]).mean().round(2).reset_index()
-    names = {
-        "defects": "in the defects",
-        "beside": "beside them",
-        "normal": "in normal images",
-        "ratio": "defects : beside",
-    }
-    return means.rename(columns=names)
-
-
-def trivial_table(results: Path) -> pd.DataFrame:
-    """Detectors that learn nothing beside the trained network, AUROC in percent, base settings."""
-    rows = []
-    for record in _own(results):
-        settings = settings_from_dict(record.content["settings"])
-        if not _in_study(settings) or changes(settings) or "trivial" not in record.content:
-            continue
-        content = record.content
-        detectors = {
-            "trained network": content["metrics"],
-            "untrained network": content["untrained"],
-            "distance to the mean image": content["trivial"]["mean_image"],
-            "distance to the blurred image": content["trivial"]["blurred_image"],
-        }
-        for name, found in detectors.items():
-            for level in ("image", "pixel"):
-                rows.append(
-                    {
-                        "detector": name,
-                        "column": f"{record.key.category.replace('_', ' ')}, {level}",
-                        "auroc": 100 * found[level]["auroc"],
-                    }
-                )
-    frame = pd.DataFrame(rows, columns=["detector", "column", "auroc"])
-    wide = frame.pivot_table(index="detector", columns="column", values="auroc", sort=False)
-    wide.columns.name = None
-    return wide.round(1).reset_index()
-
-
-def _own(results: Path) -> list[Record]:
+def own_records(results: Path) -> list[Record]:
     """The records of our method."""
     return [record for record in find_records(results) if record.key.method == "n2n"]
 
@@ -391,7 +254,7 @@ def _small_paper() -> Settings:
     return make_settings("paper", **small)
 
 
-def _in_study(settings: Settings) -> bool:
+def in_study(settings: Settings) -> bool:
     """Whether a run has the study's size, or differs from the base in the size alone."""
     size = {"image_size", "width", "epochs", "t_max"}
     changed = changes(settings).keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from n2n import beyond, sensitivity
+from n2n import beyond, mechanism, sensitivity
 from n2n.records import RunKey, write_record
 from n2n.settings import Settings, make_settings, variant
 
@@ -65,10 +65,10 @@ def test_tables_from_records(results: Path) -> None:
     assert len(sensitivity.effects_table(sensitivity.effects(results))) == 2
     base = sensitivity.base_table(results).iloc[0]
     assert (base["AUROC, %"], base["lowest to highest seed"]) == ("73.0", "70.0 to 76.0")
-    mechanism = sensitivity.mechanism_table(results)
-    assert list(mechanism["λ"]) == [0.0, 0.3]
-    assert list(mechanism["defects : beside"]) == [4.0, 4.0]
-    trivial = sensitivity.trivial_table(results).set_index("detector")
+    inside = mechanism.mechanism_table(results)
+    assert list(inside["λ"]) == [0.0, 0.3]
+    assert list(inside["defects : beside"]) == [4.0, 4.0]
+    trivial = mechanism.trivial_table(results).set_index("detector")
     assert trivial.loc["distance to the mean image", "metal plate, image"] == 30.0
     assert trivial.loc["trained network", "metal plate, image"] == 73.0
 

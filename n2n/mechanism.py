@@ -1,0 +1,218 @@
+"""Behind the tables: what the training, the noise and the network's parts do to the detection.
+
+All from run records; the small study's runs are those of `n2n.sensitivity`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.records import Record
+from n2n.sensitivity import BASE, changes, in_study, own_records
+from n2n.settings import DETECTION, PRESETS, settings_from_dict
+
+
+def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
+    """The runs whose detection was measured along the training, and those measurements."""
+    return [
+        (record, pd.read_csv(record.folder / "trace.csv"))
+        for record in own_records(results)
+        if (record.folder / "trace.csv").exists()
+    ]
+
+
+def trace_figure(results: Path, category: str, image_score: str = BASE.image_score) -> Figure:
+    """Detection and validation loss along the training, for each learning rate of the study."""
+    figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    rates = plt.get_cmap("viridis")
+    chosen = [
+        (record, trace)
+        for record, trace in traced(results)
+        if record.key.category == category
+        and record.key.seed == 0
+        and set(changes(settings_from_dict(record.content["settings"]))) <= {"learning_rate"}
+    ]
+    chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
+    for number, (record, trace) in enumerate(chosen):
+        history = pd.read_csv(record.folder / "history.csv")
+        colour = rates(0.15 + 0.7 * number / max(len(chosen) - 1, 1))
+        name = f"{record.content['settings']['learning_rate']:g}"
+        columns[0].plot(history["epoch"], history["validation_loss"], color=colour, label=name)
+        for axes, column in (
+            (columns[1], f"test_image_{image_score}"),
+            (columns[2], "test_pixel"),
+        ):
+            untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
+            epochs = np.concatenate([[0], trace["epoch"]])
+            values = np.concatenate([[untrained["auroc"]], trace[column]])
+            axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
+    columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
+    if chosen:
+        columns[0].legend(title="learning rate")
+    columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({image_score})")
+    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
+    figure.suptitle(category.replace("_", " "))
+    plt.close(figure)
+    return figure
+
+
+def full_size_figure(results: Path) -> Figure:
+    """Detection along the training of the tables' own runs, on synthetic and on real defects."""
+    chosen = [
+        (record, trace)
+        for record, trace in traced(results)
+        if changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
+        <= {"epochs", "t_max"}
+    ]
+    figure, grid = plt.subplots(
+        1, max(len(chosen), 1), figsize=(4.2 * max(len(chosen), 1), 3.4), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, (record, trace) in zip(grid[0], chosen, strict=False):
+        for part, style in (("test", "-"), ("development", ":")):
+            for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
+                name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
+                    "test" if part == "test" else "synthetic"
+                )
+                values = 100 * trace[f"{part}_{level}"]
+                axes.plot(trace["epoch"], values, style, color=colour, label=name)
+        category = record.key.category.replace("_", " ")
+        axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
+    grid[0, 0].set_ylabel("AUROC, %")
+    if chosen:
+        grid[0, 0].legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def mechanism_table(results: Path) -> pd.DataFrame:
+    """Mean absolute reconstruction error inside and outside the masks, for each lambda.
+
+    In thousandths of the range from black to white; the last column is the ratio of defects to
+    what lies beside them in the same images.
+    """
+    rows = []
+    for record in own_records(results):
+        settings = settings_from_dict(record.content["settings"])
+        known = "reconstruction" in record.content and in_study(settings)
+        if not known or not changes(settings).keys() <= {"noise"}:
+            continue
+        error = record.content["reconstruction"]["absolute"]
+        rows.append(
+            {
+                "category": record.key.category.replace("_", " "),
+                "λ": settings.noise,
+                "seed": record.key.seed,
+                **{name: 1000 * error[name] for name in ("defects", "beside", "normal")},
+                "ratio": error["defects"] / error["beside"],
+            }
+        )
+    columns = ["category", "λ", "seed", "defects", "beside", "normal", "ratio"]
+    frame = pd.DataFrame(rows, columns=columns).drop(columns="seed")
+    means = frame.groupby(["category", "λ"]).mean().round(2).reset_index()
+    names = {
+        "defects": "in the defects",
+        "beside": "beside them",
+        "normal": "in normal images",
+        "ratio": "defects : beside",
+    }
+    return means.rename(columns=names)
+
+
+def trivial_table(results: Path) -> pd.DataFrame:
+    """Detectors that learn nothing beside the trained network, AUROC in percent, base settings."""
+    rows = []
+    for record in own_records(results):
+        settings = settings_from_dict(record.content["settings"])
+        if not in_study(settings) or changes(settings) or "trivial" not in record.content:
+            continue
+        content = record.content
+        detectors = {
+            "trained network": content["metrics"],
+            "untrained network": content["untrained"],
+            "distance to the mean image": content["trivial"]["mean_image"],
+            "distance to the blurred image": content["trivial"]["blurred_image"],
+        }
+        for name, found in detectors.items():
+            for level in ("image", "pixel"):
+                rows.append(
+                    {
+                        "detector": name,
+                        "column": f"{record.key.category.replace('_', ' ')}, {level}",
+                        "auroc": 100 * found[level]["auroc"],
+                    }
+                )
+    frame = pd.DataFrame(rows, columns=["detector", "column", "auroc"])
+    wide = frame.pivot_table(index="detector", columns="column", values="auroc", sort=False)
+    wide.columns.name = None
+    return wide.round(1).reset_index()
+
+
+def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure:
+    """Detection over how well normal images are restored: a point per training of the small study.
+
+    Runs that differ from another in the use of the network alone are left out, and so is the
+    literal learning rate, whose error is off the scale.
+    """
+    rows = []
+    for record in own_records(results):
+        settings = settings_from_dict(record.content["settings"])
+        changed = changes(settings)
+        if "reconstruction" not in record.content or not in_study(settings):
+            continue
+        if changed.keys() & DETECTION or settings.learning_rate < 1e-5:
+            continue
+        rows.append(
+            {
+                "category": record.key.category.replace("_", " "),
+                "group": _group(changed),
+                "error": 1000 * record.content["reconstruction"]["absolute"]["normal"],
+                "image": 100 * record.content["image_scores"][image_score]["auroc"],
+                "pixel": 100 * record.metric("pixel"),
+            }
+        )
+    frame = pd.DataFrame(rows, columns=["category", "group", "error", "image", "pixel"])
+    categories = list(dict.fromkeys(frame["category"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(4.6 * max(len(categories), 1), 3.8), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    markers = {"as the base": "o", "λ": "s", "without attention": "X", "loss": "^"}
+    for axes, category in zip(grid[0], categories, strict=False):
+        part = frame[frame["category"] == category]
+        for level, colour in (("image", ANOMALOUS), ("pixel", NORMAL)):
+            for group, marker in markers.items():
+                chosen = part[part["group"] == group]
+                name = f"{level}s, {group}"
+                axes.plot(chosen["error"], chosen[level], marker, color=colour, ms=6, label=name)
+        axes.axhline(50, color=PAPER, lw=0.8, ls=":")
+        axes.set(
+            xscale="log", xlabel="mean error of normal test images, 1/1000", title=category,
+            ylim=(0, 102),
+        )  # fmt: skip
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+    grid[0, 0].set_ylabel("AUROC, %")
+    if categories:
+        figure.legend(
+            *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+        )
+    plt.close(figure)
+    return figure
+
+
+def _group(changed: dict[str, object]) -> str:
+    """What kind of change a training of the small study is."""
+    if changed.keys() & {"noise", "noise_mean", "noise_std"}:
+        return "λ"
+    if "attention" in changed:
+        return "without attention"
+    if changed.keys() & {"alpha", "sigmas", "c1", "c2", "border", "loss_range"}:
+        return "loss"
+    return "as the base"
