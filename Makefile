@@ -1,15 +1,17 @@
 # Two commands: `make replicate` and `make test`. Both make and reuse .venv from requirements.lock.
+# `make baselines` adds what the methods of other papers need.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+BASELINES := $(VENV)/.baselines
 # N2N_DATA=/path/to/data runs on real images; EPOCHS=n and SEEDS=0,1,2 change the budget.
 N2N_DATA ?=
 EPOCHS ?=
 SEEDS ?=
 DEVICE ?=
 
-.PHONY: replicate test check install lock clean
+.PHONY: replicate test check install baselines lock lock-baselines clean
 
 replicate: $(READY)
 	@$(VENV)/bin/n2n replicate $(if $(N2N_DATA),--data "$(N2N_DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
@@ -36,10 +38,22 @@ $(READY): requirements.lock pyproject.toml
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+baselines: $(BASELINES)
+
+$(BASELINES): $(READY) requirements-baselines.lock
+	@echo "n2n: installing the exact versions of requirements-baselines.lock"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-baselines.lock
+	@touch $@
+
 lock: $(READY)
 	@{ sed '/^[^#]/,$$d' requirements.lock; \
 	  $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > .lock.new
 	@mv .lock.new requirements.lock
+
+lock-baselines: $(READY)
+	@{ sed '/^[^#-]/,$$d' requirements-baselines.lock; \
+	  $(VENV)/bin/python -m pip freeze --exclude-editable | grep -vi '^torch==' | grep -vxFf requirements.lock; } > .lock.new
+	@mv .lock.new requirements-baselines.lock
 
 clean:
 	rm -rf _build book/executed results/demo results/work

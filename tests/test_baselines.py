@@ -111,8 +111,11 @@ def test_n2n_takes_no_backbone(parts: Path) -> None:
     assert "belong to the baselines" in outcome.output
 
 
-@pytest.mark.skipif(find_spec("anomalib") is not None, reason="the extra is installed")
-def test_without_the_extra_the_mend_is_named(images: torch.Tensor) -> None:
+def test_without_the_extra_the_mend_is_named(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("anomalib", "anomalib.models"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it then fails
     with pytest.raises(N2NError, match=r"pip install \.\[baselines\]"):
         fit(images, make_baseline_settings("padim"), 0, CPU, progress=False)
 

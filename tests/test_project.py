@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def locked() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+def locked(file: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and line[0] not in "#-"]
     return {name.lower().replace("_", "-"): version for name, version in pins}
 
 
@@ -30,8 +30,20 @@ def test_every_direct_dependency_is_locked() -> None:
         assert name in locked(), f"{name} is missing in requirements.lock; run `make lock`"
 
 
-def test_the_lock_names_no_local_build() -> None:
-    for name, version in locked().items():
+def test_every_dependency_of_the_baselines_is_locked_beside_the_others() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "requirements-baselines.lock").read_text()
+    assert "--requirement requirements.lock" in text.splitlines()
+    added = locked("requirements-baselines.lock")
+    assert not added.keys() & locked().keys()
+    for requirement in project["optional-dependencies"]["baselines"]:
+        name = re.split(r"[<>=]", requirement)[0].lower().replace("_", "-")
+        assert name in added, f"{name} is missing; run `make lock-baselines`"
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-baselines.lock"])
+def test_the_lock_names_no_local_build(file: str) -> None:
+    for name, version in locked(file).items():
         assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{name}=={version}"
 
 
