@@ -8,11 +8,9 @@ comes from here: a backbone that was trained on ImageNet, or DRAEM's textures.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from n2n.baseline_settings import BACKBONES, EMBEDDED, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
+from n2n.device import keep_freed_memory
 from n2n.errors import N2NError
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def fit_anomalib(
             finite.
     """
     _prepare(settings)
+    if device.type == "cpu":
+        keep_freed_memory()
     from lightning.pytorch import seed_everything
     from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -87,7 +88,6 @@ def see(images: Tensor, settings: BaselineSettings) -> Tensor:
 def _prepare(settings: BaselineSettings) -> None:
     """Make anomalib importable, or say how to install it."""
     _allow_torchvision()
-    _return_freed_memory()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it imports itself
@@ -130,10 +130,38 @@ def _fit_once(
     ):
         model(see(batch, settings).to(device))
     if settings.method == "patchcore":
-        model.subsample_embedding(settings.coreset)
+        patches = torch.vstack(model.embedding_store)
+        model.embedding_store.clear()
+        model.memory_bank = _coreset(patches, settings.coreset, progress)
     else:
         model.fit()
     return model
+
+
+def _coreset(patches: Tensor, share: float, progress: bool) -> Tensor:
+    """PatchCore's memory: patches (N, C), thinned out greedily to a share of them.
+
+    anomalib's k-centre selection with its random projection and its first draw; only the distances
+    to a new centre are one matrix product, ``|f|^2 - 2 f c + |c|^2``, in place of a copy of all
+    features in each of the thousands of steps.
+    """
+    from anomalib.models.components.sampling import KCenterGreedy
+
+    sampler = KCenterGreedy(embedding=patches, sampling_ratio=share)
+    sampler.model.fit(patches)
+    features = sampler.model.transform(patches)
+    features -= features.mean(0)  # small values leave more digits to the differences
+    squares = features.square().sum(1)
+    chosen = torch.randint(high=len(features), size=(1,), device=features.device).squeeze()
+    nearest = torch.full_like(squares, torch.inf)
+    indices = [chosen]
+    for _ in tqdm(range(sampler.coreset_size - 1), desc="coreset", disable=not progress):
+        away = torch.addmv(squares, features, features[chosen], alpha=-2).add_(squares[chosen])
+        torch.minimum(nearest, away, out=nearest)
+        nearest[chosen] = 0
+        chosen = nearest.argmax()
+        indices.append(chosen)
+    return patches[torch.stack(indices)]
 
 
 def _module(settings: BaselineSettings, weights: Path | None) -> Any:
@@ -420,13 +448,3 @@ def _allow_torchvision() -> None:
 
 
 _LIBRARIES: list[Any] = []
-
-
-def _return_freed_memory() -> None:
-    """Give freed blocks back to the system at once (glibc's M_MMAP_THRESHOLD).
-
-    PatchCore's selection frees a block of another size in each step; kept, they fill the memory.
-    """
-    if sys.platform == "linux":
-        mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 20)

@@ -180,6 +180,21 @@ def test_the_maps_are_those_of_anomalibs_own_loop(method: str, images: torch.Ten
 
 
 @needs_anomalib
+def test_the_coreset_is_anomalibs() -> None:
+    patches = torch.randn(600, 40, generator=torch.Generator().manual_seed(0))
+    anomalib_models._allow_torchvision()
+    from anomalib.models.components.sampling import KCenterGreedy
+    from lightning.pytorch import seed_everything
+
+    seed_everything(0, verbose=False)
+    theirs = KCenterGreedy(embedding=patches, sampling_ratio=0.1).sample_coreset()
+    seed_everything(0, verbose=False)
+    ours = anomalib_models._coreset(patches, 0.1, progress=False)
+    assert len(theirs) == 60
+    assert torch.equal(ours, theirs)
+
+
+@needs_anomalib
 @pytest.mark.parametrize("method", ["fastflow", "rd4ad"])
 def test_a_training_step_is_anomalibs(method: str, images: torch.Tensor, resnet18: Path) -> None:
     """One step by hand: its module, its loss and its optimiser, on the images in their order."""
