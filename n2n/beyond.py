@@ -1,106 +1,108 @@
-"""The preset `improved` beside `replication` and the paper: what a better image score adds.
-
-Both presets train the same network, so that a run of one gives a run of the other without training
-(`n2n.experiment`); only the image scores differ, and the pixels' AUROC is the same.
-"""
+"""The preset `improved` beside `replication` and the paper, and what each ingredient adds."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from n2n.paper import PAPER_LABELS, printed_cells
 from n2n.records import Record, find_records
-from n2n.settings import make_settings, variant
-from n2n.tables import matching_records
+from n2n.settings import PRESETS, make_settings
+from n2n.tables import matching_records, runs_of
+
+_OTHER_TRAINING = {name: getattr(PRESETS["improved"], name) for name in ("c1", "c2", "batch_size")}
+_OTHER_SCORE = {"calibration": PRESETS["improved"].calibration}
+INGREDIENTS: dict[str, dict[str, Any]] = {
+    "replication": {},
+    "and the score calibrated": _OTHER_SCORE,
+    "constants squared, one image a step": _OTHER_TRAINING,
+    "improved: all three": _OTHER_TRAINING | _OTHER_SCORE,
+}
 
 
 def beside_paper(results: Path) -> pd.DataFrame:
-    """Image-level AUROC (percent) of both presets for each category where both were run."""
+    """AUROC (percent) of both presets for each printed cell whose category was run with both.
+
+    Means over the seeds; the interval is that of `improved` and spans its seeds.
+    """
     records = find_records(results)
     printed = printed_cells()
-    printed = printed[printed["column"].eq("Ours") & printed["table"].isin([1, 3])]
+    printed = printed[printed["column"].eq("Ours") & printed["table"].isin([1, 2, 3])]
     rows = []
     for cell in printed.itertuples():
-        pair = _pair(records, str(cell.dataset), str(cell.category))
-        for ours, better in pair:
-            low, high = better.interval("image")
-            rows.append(
-                {
-                    "category": PAPER_LABELS.get(str(cell.category), str(cell.category)),
-                    "seed": better.key.seed,
-                    "epochs": better.content["training"]["epochs"],
-                    "paper": cell.printed,
-                    "replication": f"{100 * ours.metric('image'):.2f}",
-                    "improved": f"{100 * better.metric('image'):.2f}",
-                    "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
-                }
-            )
-    columns = ["category", "seed", "epochs", "paper", "replication", "improved", "95 % interval"]
+        ours, better = (
+            matching_records(records, str(cell.dataset), str(cell.category), "Ours", preset)
+            for preset in ("replication", "improved")
+        )
+        if not ours or not better:
+            continue
+        level = str(cell.level)
+        intervals = [record.interval(level) for record in better]
+        low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+        rows.append(
+            {
+                "category": PAPER_LABELS.get(str(cell.category), str(cell.category)),
+                "level": level,
+                "paper": cell.printed,
+                "replication": _mean([record.metric(level) for record in ours]),
+                "improved": _mean([record.metric(level) for record in better]),
+                "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+                "seeds": f"{len(ours)}, {len(better)}",
+                "epochs": f"{_epochs(ours)}, {_epochs(better)}",
+            }
+        )
+    columns = [
+        "category", "level", "paper", "replication", "improved", "95 % interval", "seeds", "epochs",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
 def ingredients(results: Path) -> pd.DataFrame:
-    """Image-level AUROC (percent) with and without calibration, by image score.
+    """What each ingredient of `improved` adds in each category, at full size; percent.
 
-    On the synthetic defects, by which the preset was chosen, and on the test images.
+    *Synthetic* is the image-level AUROC on the synthetic defects, by which the ingredients were
+    chosen; *peak in the defect* is the share of anomalous test images whose largest value lies in
+    the mask, on the map that the image score is taken from.
     """
     records = find_records(results)
     rows = []
     for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
-        for pair in _pair(records, dataset, category):
-            for record, calibrated in zip(pair, ("no", "yes"), strict=True):
-                development = record.content.get("development")
-                for score, values in record.content["image_scores"].items():
-                    rows.append(
-                        {
-                            "calibrated": calibrated,
-                            "image score": score,
-                            "category": category.replace("_", " "),
-                            "synthetic": 100 * development["all"][f"image_{score}"]
-                            if development
-                            else float("nan"),
-                            "test": 100 * values["auroc"],
-                        }
-                    )
-    columns = ["calibrated", "image score", "category", "synthetic", "test"]
-    frame = pd.DataFrame(rows, columns=columns)
-    wide = frame.pivot_table(
-        index=["calibrated", "image score"], columns="category", values=["synthetic", "test"],
-        sort=False,
-    )  # fmt: skip
-    wide.columns = pd.Index([f"{category}, {where}" for where, category in wide.columns])
-    return wide[sorted(wide.columns)].round(1).reset_index()
+        for name, changes in INGREDIENTS.items():
+            settings = make_settings("replication", **changes)
+            found = runs_of(records, dataset, category, settings)
+            if not found:
+                continue
+            score = f"image_{settings.image_score}"
+            contents = [record.content for record in found]
+            rows.append(
+                {
+                    "category": category.replace("_", " "),
+                    "run": name,
+                    "images, synthetic": _mean(
+                        [c["development"]["all"][score] for c in contents if "development" in c]
+                    ),
+                    "images, test": _mean([record.metric("image") for record in found]),
+                    "pixels, test": _mean([record.metric("pixel") for record in found]),
+                    "peak in the defect": _mean(
+                        [c["peak_in_defect"]["scored"] for c in contents if "peak_in_defect" in c]
+                    ),
+                    "seeds": len(found),
+                    "epochs": _epochs(found),
+                }
+            )
+    columns = [
+        "category", "run", "images, synthetic", "images, test", "pixels, test",
+        "peak in the defect", "seeds", "epochs",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
-def peaks(results: Path) -> pd.DataFrame:
-    """In how many anomalous test images the largest value lies in the defect, in percent."""
-    records = find_records(results)
-    rows = [
-        {
-            "category": category.replace("_", " "),
-            "seed": record.key.seed,
-            "epochs": record.content["training"]["epochs"],
-            "the map as printed": f"{100 * record.content['peak_in_defect']['maps']:.0f} %",
-            "calibrated": f"{100 * record.content['peak_in_defect']['scored']:.0f} %",
-        }
-        for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records)
-        for record in matching_records(records, dataset, category, "Ours", "improved")
-        if "peak_in_defect" in record.content
-    ]
-    return pd.DataFrame(
-        rows, columns=["category", "seed", "epochs", "the map as printed", "calibrated"]
-    )
+def _mean(values: list[float]) -> str:
+    return f"{100 * np.mean(values):.2f}" if values else ""
 
 
-def _pair(records: list[Record], dataset: str, category: str) -> list[tuple[Record, Record]]:
-    """Runs of `replication` and `improved` with the same seed and budget."""
-    found = []
-    for better in matching_records(records, dataset, category, "Ours", "improved"):
-        settings = better.content["settings"]
-        wanted = make_settings("replication", epochs=settings["epochs"], t_max=settings["t_max"])
-        key = dataclasses.replace(better.key, variant=variant(wanted))
-        found += [(ours, better) for ours in records if ours.key == key]
-    return found
+def _epochs(records: list[Record]) -> int:
+    return int(records[0].content["settings"]["epochs"])

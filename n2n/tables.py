@@ -9,6 +9,7 @@ falling, the cell is *under-trained* and decides nothing. Cells without a run ar
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from pathlib import Path
@@ -20,10 +21,9 @@ import pandas as pd
 from n2n.baseline_settings import METHODS, row_label
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, find_records
-from n2n.settings import PRESETS
+from n2n.settings import PRESETS, Settings, make_settings, settings_from_dict
 
 TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
-BUDGET = {"epochs", "t_max"}  # settings that may differ from the preset's without a new variant
 TITLES = {
     1: "Image-level AUROC (%) on MPDD",
     2: "Pixel-level AUROC (%) on MPDD",
@@ -51,24 +51,26 @@ def matching_records(
     records: list[Record], dataset: str, category: str, column: str, preset: str
 ) -> list[Record]:
     """The runs behind a cell, one per seed: those of the largest budget that was run."""
-    wanted = wanted_settings(column, preset)
-    if wanted is None:
+    changes = wanted_settings(column, preset)
+    if changes is None:
         return []
-    base = PRESETS[preset].as_dict()
+    return runs_of(records, dataset, category, make_settings(preset, **changes))
+
+
+def runs_of(records: list[Record], dataset: str, category: str, settings: Settings) -> list[Record]:
+    """The runs of these settings, whatever preset they were named after, one per seed.
+
+    Their number of epochs may be another; those of the largest are taken.
+    """
     found: dict[int, list[Record]] = {}
     for record in records:
-        key, settings = record.key, record.content["settings"]
+        key = record.key
         if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
             continue
-        if settings["preset"] != preset:
-            continue
-        changed = {
-            name: value
-            for name, value in settings.items()
-            if name not in BUDGET and _plain(value) != _plain(base.get(name))
-        }
-        if changed == wanted:
-            found.setdefault(settings["epochs"], []).append(record)
+        run = settings_from_dict(record.content["settings"])
+        same = dataclasses.replace(settings, preset=run.preset, epochs=run.epochs, t_max=run.t_max)
+        if run == same:
+            found.setdefault(run.epochs, []).append(record)
     return found[max(found)] if found else []
 
 
@@ -401,7 +403,3 @@ def _mean_text(row: Any) -> str:
     if np.isnan(row.ours):
         return ""
     return f"{row.ours:.2f}" + ("" if np.isnan(row.std) else f" ± {row.std:.2f}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

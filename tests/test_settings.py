@@ -85,11 +85,12 @@ def test_paper_is_as_printed():
     assert paper.validation_fraction == 0.2
 
 
-def test_presets_depart_from_the_paper_only_where_they_say_so():
-    def departures(preset: str, base: str) -> dict[str, object]:
-        other = PRESETS[base].as_dict()
-        return {k: v for k, v in PRESETS[preset].as_dict().items() if v != other[k]}
+def departures(preset: str, base: str) -> dict[str, object]:
+    other = PRESETS[base].as_dict()
+    return {k: v for k, v in PRESETS[preset].as_dict().items() if v != other[k]}
 
+
+def test_presets_depart_from_the_paper_only_where_they_say_so():
     assert departures("replication", "paper") == {
         "preset": "replication",
         "learning_rate": 1e-3,
@@ -102,8 +103,14 @@ def test_presets_depart_from_the_paper_only_where_they_say_so():
     assert set(small) <= {"preset", "image_size", "width", "epochs", "t_max", "learning_rate"}
 
 
-def test_improved_trains_the_same_network():
-    assert same_training(PRESETS["improved"], PRESETS["replication"])
+def test_improved_departs_in_its_ingredients_only():
+    assert set(departures("improved", "replication")) - {"preset"} == {
+        "c1", "c2", "batch_size", "epochs", "t_max", "calibration",
+    }  # fmt: skip
+
+
+def test_a_calibrated_score_needs_no_training_of_its_own():
+    assert same_training(make_settings(calibration="scores"), PRESETS["replication"])
     assert not same_training(make_settings(noise=0.2), PRESETS["replication"])
 
 
