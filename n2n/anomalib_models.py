@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.baseline_settings import BACKBONES, EMBEDDED, TEXTURES, BaselineSettings
+from n2n.baseline_settings import BACKBONES, EMBEDDED, NOTHING, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
 from n2n.device import keep_freed_memory
 from n2n.errors import N2NError
@@ -77,8 +77,8 @@ def fit_anomalib(
 
 def see(images: Tensor, settings: BaselineSettings) -> Tensor:
     """Images, uint8, as the method was made to see them."""
-    if settings.source == EMBEDDED:
-        return normalise(images)  # its mean and deviation are 0.5, too
+    if settings.source in (EMBEDDED, NOTHING):
+        return normalise(images)  # EfficientNet-Lite0's mean and deviation are 0.5, too
     if settings.source in TEXTURES:
         return images.float() / 255
     mean, deviation = (torch.tensor(values)[:, None, None] for values in IMAGENET)

@@ -58,6 +58,7 @@ METHODS = {
     "fastflow": Method("FastFlow", tuple(BACKBONES), "wide-resnet50-2", 500, 32),
     "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
     "draem": Method("DRAEM", TEXTURES, "textures-dtd", 700),
+    # 100 epochs are neither paper's: see `n2n.gans`
     "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100),
     "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100),
 }

@@ -25,6 +25,7 @@ from n2n.baseline_settings import BACKBONES, GANS, BaselineSettings
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import choose_device, choose_precision, describe, memory_errors, peak_memory_mib
+from n2n.gans import fit_gan
 from n2n.records import RECORD, Record, RunKey, only_one, provenance, read_record, write_record
 
 BATCH = 8
@@ -125,9 +126,9 @@ def fit(
     Raises:
         N2NError: where the extra is not installed, the weights do not fit, or a training fails.
     """
-    if settings.method not in GANS:
-        return fit_anomalib(images, settings, seed, device, weights, precision, progress)
-    raise NotImplementedError
+    if settings.method in GANS:
+        return fit_gan(images, settings, seed, device, precision, progress)
+    return fit_anomalib(images, settings, seed, device, weights, precision, progress)
 
 
 @torch.inference_mode()

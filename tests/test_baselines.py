@@ -80,6 +80,8 @@ def test_the_core_does_not_import_the_extra() -> None:
         ("padim", {"epochs": 3}, "no setting 'epochs' of padim"),
         ("cflow", {"epochs": 0}, "epochs=0 must be at least 1"),
         ("draem", {"backbone": "resnet18"}, "no backbone 'resnet18' for draem"),
+        ("dagan", {"backbone": "resnet18"}, "no backbone 'resnet18' for dagan"),
+        ("skip-ganomaly", {"coreset": 0.1}, "no setting 'coreset' of skip-ganomaly"),
         ("patchcore", {"noise": 0.3}, "no setting 'noise' of patchcore"),
         ("patchcore", {"image_size": 100}, "multiple of 32"),
     ],
