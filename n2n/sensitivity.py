@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
+LEVELS = {"synthetic": "synthetic defects", "image": "test images", "pixel": "test pixels"}
 WORDS: dict[str, dict[Any, str]] = {
     "attention": {False: "without residual attention"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
@@ -64,7 +66,9 @@ def label(changed: dict[str, Any]) -> str:
 
 
 def study_runs(results: Path) -> pd.DataFrame:
-    """A row per run of the study and level.
+    """A row per run of the study and level: 'image', 'synthetic' or 'pixel'.
+
+    'synthetic' is the image level on synthetic defects instead of the test images.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
@@ -75,7 +79,15 @@ def study_runs(results: Path) -> pd.DataFrame:
         if not in_study(settings):
             continue
         changed = changes(settings)
-        for level in ("image", "pixel"):
+        content = record.content
+        aurocs = {
+            level: (record.metric(level), content["untrained"][level]["auroc"])
+            for level in ("image", "pixel")
+        }
+        if "development" in content:
+            synthetic = content["development"]["all"][f"image_{settings.image_score}"]
+            aurocs["synthetic"] = (synthetic, np.nan)
+        for level, (auroc, untrained) in aurocs.items():
             rows.append(
                 {
                     "category": record.key.category,
@@ -83,8 +95,8 @@ def study_runs(results: Path) -> pd.DataFrame:
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
                     "level": level,
-                    "auroc": 100 * record.metric(level),
-                    "untrained": 100 * record.content["untrained"][level]["auroc"],
+                    "auroc": 100 * auroc,
+                    "untrained": 100 * untrained,
                     "stage": "detection" if changed.keys() <= DETECTION else "training",
                     "record": record.folder.as_posix(),
                 }
@@ -152,7 +164,7 @@ def coverage(found: pd.DataFrame) -> str:
 
 
 def effects_figure(found: pd.DataFrame) -> Figure:
-    """A line per variant: how far it moves AUROC from the base, at both levels.
+    """A line per variant: how far it moves AUROC from the base, at the three levels.
 
     Grey: the spread of the base's own seeds, where an effect cannot be told from chance.
     """
@@ -160,9 +172,9 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     order = order.sort_values()
     at = {variant: row for row, variant in enumerate(order.index)}
     figure, columns = plt.subplots(
-        1, 2, figsize=(10, 1.2 + 0.3 * len(at)), sharey=True, layout="constrained"
+        1, 3, figsize=(12, 1.2 + 0.3 * len(at)), sharey=True, layout="constrained"
     )
-    for axes, level in zip(columns, ("image", "pixel"), strict=True):
+    for axes, level in zip(columns, LEVELS, strict=True):
         part = found[found["level"] == level]
         spread = part.groupby("category")["noise"].max()
         for number, (category, width) in enumerate(spread.items()):
@@ -176,12 +188,12 @@ def effects_figure(found: pd.DataFrame) -> Figure:
                 label=str(category).replace("_", " "),
             )  # fmt: skip
         axes.axvline(0, color="black", lw=0.8)
-        axes.set(xlabel=f"change of {level} AUROC, points", yticks=list(at.values()))
+        axes.set(xlabel=f"change of AUROC, points\n{LEVELS[level]}", yticks=list(at.values()))
         axes.set_yticklabels(list(at))
         axes.set_ylim(-0.7, len(at) - 0.3)
         axes.grid(axis="y", alpha=0.4)
     if at:
-        figure.legend(*columns[1].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     plt.close(figure)  # a notebook shows the value of its cell, and not a second copy
     return figure
 
@@ -192,7 +204,7 @@ def effects_table(found: pd.DataFrame) -> pd.DataFrame:
         f"{row.effect:+.1f}" + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.seeds > 1 else "")
         for row in found.itertuples()
     ]
-    column = found["category"].str.replace("_", " ") + ", " + found["level"]
+    column = found["category"].str.replace("_", " ") + ", " + found["level"].map(LEVELS)
     wide = found.assign(text=text, column=column).pivot(
         index="variant", columns="column", values="text"
     )
@@ -216,16 +228,17 @@ def base_table(results: Path) -> pd.DataFrame:
             "seeds": len(group),
         }
         for (category, level), group in base.groupby(["category", "level"], sort=False)
+        if level != "synthetic"
     ]
     return pd.DataFrame(rows)
 
 
-def development_table(results: Path) -> pd.DataFrame:
-    """For each category of the base: AUROC by image score, on synthetic and on real defects."""
+def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
+    """For each category run with ``base``: AUROC by image score, on synthetic and real defects."""
     rows = []
     for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        if not in_study(settings) or changes(settings) or "development" not in record.content:
+        if changes(settings, base) or "development" not in record.content:
             continue
         found = record.content["development"]["all"]
         for score, values in record.content["image_scores"].items():
@@ -235,12 +248,15 @@ def development_table(results: Path) -> pd.DataFrame:
                     "image score": score,
                     "synthetic defects": 100 * found[f"image_{score}"],
                     "test images": 100 * values["auroc"],
+                    "seeds": record.key.seed,
                 }
             )
-    frame = pd.DataFrame(
-        rows, columns=["category", "image score", "synthetic defects", "test images"]
+    columns = ["category", "image score", "synthetic defects", "test images", "seeds"]
+    frame = pd.DataFrame(rows, columns=columns)
+    means = frame.groupby(["category", "image score"], sort=False).agg(
+        {"synthetic defects": "mean", "test images": "mean", "seeds": "count"}
     )
-    means = frame.groupby(["category", "image score"], sort=False).mean().round(1).reset_index()
+    means = means.round(1).reset_index()
     return means.astype({"synthetic defects": str, "test images": str})
 
 

@@ -68,7 +68,14 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
 
 
 def test_tables_from_records(results: Path) -> None:
-    assert len(sensitivity.effects_table(sensitivity.effects(results))) == 2
+    table = sensitivity.effects_table(sensitivity.effects(results))
+    assert len(table) == 2
+    assert list(table.columns[1:]) == [
+        f"metal plate, {level}" for level in ("synthetic defects", "test images", "test pixels")
+    ]
+    scores = sensitivity.development_table(results, make_settings("replication"))
+    assert list(scores["test images"]) == ["99.0", "60.0", "99.0"]  # of the one run at full size
+    assert list(scores["seeds"]) == [1, 1, 1]
     base = sensitivity.base_table(results).iloc[0]
     assert (base["AUROC, %"], base["lowest to highest seed"]) == ("73.0", "70.0 to 76.0")
     inside = mechanism.mechanism_table(results)

@@ -104,6 +104,7 @@ def card(row: dict[str, str]) -> list[str]:
         ("Alternatives", row["alternatives"]),
         ("Our choice", f"**{row['choice']}**"),
         ("Why", row["reason"]),
+        ("How sure", row["sure"]),
     ]
     if row["setting"]:
         parts.append(("Settings", "; ".join(values(name) for name in row["setting"].split())))
