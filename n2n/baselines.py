@@ -26,13 +26,22 @@ from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import choose_device, choose_precision, describe, memory_errors, peak_memory_mib
 from n2n.gans import fit_gan
-from n2n.records import RECORD, Record, RunKey, only_one, provenance, read_record, write_record
+from n2n.records import (
+    RECORD,
+    Record,
+    RunKey,
+    no_record,
+    only_one,
+    provenance,
+    read_record,
+    write_record,
+)
 
 BATCH = 8
 
 
 def run_baseline(
-    data: Path,
+    data: str | Path | None,
     dataset: str,
     category: str,
     settings: BaselineSettings,
@@ -49,7 +58,8 @@ def run_baseline(
     All normal training images are used: no method here stops early, none needs a validation set.
 
     Args:
-        data: root of the data sets; the images are in ``data/dataset/category``.
+        data: root of the data sets; the images are in ``data/dataset/category``. None only takes
+            the record that is there.
         dataset: folder's name.
         category: folder's name.
         settings: the method, its backbone and its parameters.
@@ -71,11 +81,13 @@ def run_baseline(
         if progress:
             print(f"{key.folder(results)} is complete: not run again", file=sys.stderr)
         return read_record(key.folder(results))
+    if data is None:
+        raise no_record(key, results)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
         images = load_category(
-            data, dataset, category, settings.image_size, cache=results / "work" / "images",
+            Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
             progress=progress,
         )  # fmt: skip
         start = time.monotonic()

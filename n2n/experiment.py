@@ -33,6 +33,7 @@ from n2n.records import (
     Record,
     RunKey,
     find_records,
+    no_record,
     only_one,
     provenance,
     read_record,
@@ -95,9 +96,7 @@ def run_experiment(
         return read_record(key.folder(results))
 
     if data is None:
-        raise N2NError(
-            f"There is no record {key.folder(results)}; name the root of the data sets to make it."
-        )
+        raise no_record(key, results)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     if compile_network is None:

@@ -41,7 +41,7 @@ def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
-def score_histogram(scores: pd.DataFrame, column: str, threshold: float) -> Figure:
+def score_histogram(scores: pd.DataFrame, column: str, threshold: float | None = None) -> Figure:
     """Image scores of normal and anomalous test images; one mark per image below."""
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     kind = np.where(scores["anomalous"] == 1, "anomalous", "normal")
@@ -50,11 +50,11 @@ def score_histogram(scores: pd.DataFrame, column: str, threshold: float) -> Figu
         x=scores[column], hue=kind, hue_order=palette, palette=palette, bins=30, ax=axes, alpha=0.5
     )
     sns.rugplot(x=scores[column], hue=kind, palette=palette, height=0.04, ax=axes, legend=False)
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    axes.set(
-        xlabel=f"image score ({column} of the anomaly map)",
-        title="Image scores; dashed: largest score of held-out normal training images",
-    )
+    of = "the method's own" if column == "own" else f"{column} of the anomaly map"
+    axes.set(xlabel=f"image score ({of})", title="Image scores")
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
+        axes.set_title("Image scores; dashed: largest score of held-out normal training images")
     return figure
 
 

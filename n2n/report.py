@@ -12,6 +12,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from n2n import figures
+from n2n.baseline_settings import row_label
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import detect
@@ -31,26 +32,40 @@ def _badge(dataset: str) -> str:
     )
 
 
+def _nature(dataset: str) -> str:
+    """What a data set's numbers may be taken for."""
+    return (
+        "These are images of the demonstration data, drawn by a program: their numbers say nothing "
+        "about the paper's."
+        if dataset == "demo"
+        else "These numbers were measured on real images."
+    )
+
+
 def heading(record: Record) -> str:
     """What was run, in Markdown."""
     key, training = record.key, record.content["training"]
-    nature = (
-        "These are images of the demonstration data, drawn by a program: their numbers say nothing "
-        "about the paper's."
-        if key.dataset == "demo"
-        else "These numbers were measured on real images."
-    )
     return (
         f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
         f"{escape_markdown(key.method)}, `{key.variant.replace('`', '')}`, seed {key.seed}. "
-        f"{nature} Trained for {training['epochs']} epochs "
+        f"{_nature(key.dataset)} Trained for {training['epochs']} epochs "
         f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
         f"kept epoch {training['best_epoch']}."
     )
 
 
+def baseline_heading(record: Record) -> str:
+    """Which other method was run, in Markdown."""
+    key = record.key
+    return (
+        f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
+        f"{escape_markdown(row_label(record.content['settings']))}, "
+        f"`{key.variant.replace('`', '')}`, seed {key.seed}. {_nature(key.dataset)}"
+    )
+
+
 def metrics_table(record: Record) -> HTML:
-    """Every metric in percent, with its interval, beside the untrained network's."""
+    """Every metric in percent, with its interval; of our method beside the untrained network's."""
     names = {
         "auroc": "AUROC", "ap": "average precision", "f1max": "F1-max", "aupro": "AUPRO (to 0.3)"
     }  # fmt: skip
@@ -58,22 +73,22 @@ def metrics_table(record: Record) -> HTML:
     for level in ("image", "pixel"):
         for name in record.content["metrics"][level]:
             low, high = record.interval(level, name)
-            untrained = record.content["untrained"][level][name]
-            rows.append(
-                {
-                    "level": level,
-                    "metric": names[name],
-                    "%": f"{100 * record.metric(level, name):.2f}",
-                    "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
-                    "untrained": "" if untrained is None else f"{100 * untrained:.2f}",
-                }
-            )
+            row = {
+                "level": level,
+                "metric": names[name],
+                "%": f"{100 * record.metric(level, name):.2f}",
+                "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+            }
+            if record.content["untrained"] is not None:
+                untrained = record.content["untrained"][level][name]
+                row["untrained"] = "" if untrained is None else f"{100 * untrained:.2f}"
+            rows.append(row)
     return html_table(pd.DataFrame(rows))
 
 
 def score_table(record: Record) -> HTML:
     """The image-level metrics that other image scores would have given, in percent."""
-    chosen = record.content["settings"]["image_score"]
+    chosen = record.content["settings"].get("image_score", "own")  # a baseline's own
     rows = [
         {"image score": name + (" (chosen beforehand)" if name == chosen else "")}
         | {

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from n2n import demo_data
-from n2n.baseline_settings import BaselineSettings
+from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.baselines import run_baseline
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
@@ -22,8 +22,8 @@ from n2n.notebooks import NOTEBOOKS, execute_notebook
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
 from n2n.progress import work_of
-from n2n.records import Record, find_records
-from n2n.settings import PRESETS, Settings, budget, make_settings
+from n2n.records import RECORD, Record, find_records
+from n2n.settings import Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
@@ -42,47 +42,65 @@ def missing_runs(
     data: Path,
     results: Path,
     *,
+    methods: Sequence[str] = ("n2n",),
     categories: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     preset: str = "replication",
     epochs: int | None = None,
-) -> list[tuple[str, str, Settings, int]]:
-    """The runs of our method that a table lacks and whose images are there.
+) -> list[Run]:
+    """The runs that a table lacks and whose images are there.
 
     Args:
         table: 1 to 5.
         data: root of the data sets.
         results: folder of the records.
+        methods: 'n2n' and names of baselines; those that the table does not show are left out.
         categories: only these; None is all that are found.
         seeds: one run each.
-        preset: which settings.
-        epochs: a smaller or larger budget than the preset's.
-
-    Returns:
-        Data set, category, settings and seed of each run.
+        preset: which settings of our method.
+        epochs: a smaller or larger budget than the preset's, or a baseline's own.
     """
     cells = printed_cells()
     cells = cells[cells["table"] == table]
     found = set(find_categories(data))
-    wanted_epochs = epochs or PRESETS[preset].epochs
     records = find_records(results)
-    runs = []
+    runs: list[Run] = []
     for dataset, category, column in dict.fromkeys(
         zip(cells["dataset"], cells["category"], cells["column"], strict=True)
     ):
-        changes = wanted_settings(column, preset)
-        if changes is None or (dataset, category) not in found:
+        if (dataset, category) not in found:
             continue
         if categories is not None and category not in categories:
             continue
-        there = {
-            record.key.seed
-            for record in matching_records(records, dataset, category, column, preset)
-            if record.content["settings"]["epochs"] >= wanted_epochs
-        }
-        settings = make_settings(preset, **changes, **budget(epochs))
-        runs += [(dataset, category, settings, seed) for seed in seeds if seed not in there]
+        for method in methods:
+            settings = _of_column(column, method, preset, epochs)
+            if settings is None:
+                continue
+            there = {
+                record.key.seed
+                for record in matching_records(records, dataset, category, column, preset)
+                if method == "n2n" and record.content["settings"]["epochs"] >= settings.epochs
+            }
+            wanted = [Run(dataset, category, settings, seed, 0) for seed in seeds]
+            runs += [
+                run
+                for run in wanted
+                if run.seed not in there and not (run.key.folder(results) / RECORD).exists()
+            ]
     return runs
+
+
+def _of_column(
+    column: str, method: str, preset: str, epochs: int | None
+) -> Settings | BaselineSettings | None:
+    """The settings with which a method fills a column of a table; None where it does not."""
+    if method == "n2n":
+        changes = wanted_settings(column, preset)
+        return None if changes is None else make_settings(preset, **changes, **budget(epochs))
+    own = make_baseline_settings(method)
+    if METHODS[method].label != column:
+        return None
+    return make_baseline_settings(method, epochs=epochs) if own.epochs else own
 
 
 def run_missing(
@@ -98,13 +116,7 @@ def run_missing(
         return []
     runs = missing_runs(table, Path(data), Path(results), **options)
     bar = tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2)
-    return [
-        run_experiment(
-            Path(data), dataset, category, settings,
-            seed=seed, results=Path(results), device=device,
-        )
-        for dataset, category, settings, seed in bar
-    ]  # fmt: skip
+    return [_make(run, Path(data), Path(results), device, True) for run in bar]
 
 
 def run_study(

@@ -61,6 +61,27 @@ def test_tables_without_any_run(table: int, tmp_path: Path) -> None:
     assert "not run" in text
 
 
+def test_a_baseline_is_fitted_and_shown(mpdd: Path, tmp_path: Path) -> None:
+    shared = {
+        "dataset": "MPDD", "category": "tubes", "method": "dagan", "epochs": 1, "device": "cpu",
+        "changes": {"image_size": 64}, "results": str(tmp_path / "results"),
+    }  # fmt: skip
+    text = execute("baseline", tmp_path / "out.ipynb", data=str(mpdd), **shared)
+    assert "DAGAN (1 of 100 epochs)" in text
+    again = execute("baseline", tmp_path / "again.ipynb", data=None, **shared)
+    assert "DAGAN (1 of 100 epochs)" in again  # the record that is there
+
+
+def test_a_table_asks_for_the_methods_that_it_shows(mpdd: Path, tmp_path: Path) -> None:
+    def methods(table: int, *wanted: str) -> set[str]:
+        runs = missing_runs(table, mpdd, tmp_path, methods=wanted, seeds=[0, 1], epochs=2)
+        return {f"{run.key.method} {run.key.variant} {run.seed}" for run in runs}
+
+    assert methods(1, "padim") == {"padim efficientnet-lite0 0", "padim efficientnet-lite0 1"}
+    assert methods(2, "dagan", "draem") == {"dagan own_epochs-2 0", "dagan own_epochs-2 1"}
+    assert methods(4, "padim") == set()  # Table 4 shows our method alone
+
+
 @pytest.mark.parametrize("name", ["methods", "improved", "sensitivity", "mechanism"])
 def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
     execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
@@ -69,7 +90,10 @@ def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
 def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
     def wanted(table: int, **options: object) -> list[tuple[str, str, float, bool, int]]:
         runs = missing_runs(table, mpdd, tmp_path, **options)  # type: ignore[arg-type]
-        return [(d, c, s.noise, s.attention, seed) for d, c, s, seed in runs]
+        return [
+            (run.dataset, run.category, run.settings.noise, run.settings.attention, run.seed)
+            for run in runs
+        ]
 
     assert wanted(1) == [
         ("MPDD", "metal_plate", 0.3, True, 0),
