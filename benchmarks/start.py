@@ -19,19 +19,16 @@ from statistics import median
 import torch
 
 from benchmarks.common import provenance, write_table
-from n2n.data import Category, load_category
+from n2n.data import Category, find_categories, load_category
+from n2n.demo_data import generate
 
 
 def find_images(folder: Path) -> tuple[Path, str, str]:
     """A root, a data set and a category that is there."""
-    if root := os.environ.get("N2N_DATA"):
-        category = next(path for path in sorted(Path(root).glob("MPDD/*")) if path.is_dir())
-        return Path(root), "MPDD", category.name
-    from n2n.demo_data import write_demo_data
-
-    write_demo_data(folder)
-    category = next(path for path in sorted(folder.glob("demo/*")) if path.is_dir())
-    return folder, "demo", category.name
+    root = Path(os.environ.get("N2N_DATA") or folder)
+    if root == folder:
+        generate(folder)
+    return root, *find_categories(root)[0]
 
 
 def main() -> None:

@@ -65,7 +65,8 @@ class ResidualAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         residual = self.residual(x)
-        return self.identity(x) + residual * self.attention(residual)
+        result: Tensor = self.identity(x) + residual * self.attention(residual)
+        return result
 
 
 class SKFF(nn.Module):
