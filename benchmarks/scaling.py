@@ -105,7 +105,8 @@ def draw(name: str) -> None:
         x, y = rows["value"], rows["ms"] / 1e3
         slope, level = np.polyfit(np.log(x), np.log(y), 1)
         panel.plot(x, y, "o", color=NORMAL)
-        panel.plot(x, np.exp(level) * x**slope, color=NORMAL, label=f"exponent {slope:.2f}")
+        exponent = f"exponent {rows['exponent'].iloc[0]:.2f}"
+        panel.plot(x, np.exp(level) * x**slope, color=NORMAL, label=exponent)
         panel.set(xscale="log", yscale="log", xlabel=varied.replace("_", " "))
         panel.set_title("s per epoch" if varied == "images" else "s per step", fontsize=10)
         panel.set_xticks(x, [str(value) for value in x])
@@ -113,8 +114,9 @@ def draw(name: str) -> None:
         panel.yaxis.set_major_formatter("{x:g}")
         low, high = y.min() / 1.5, y.max() * 1.5
         panel.set_ylim(low, high)
-        panel.set_yticks([t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if low < t < high])
-        panel.legend()
+        ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]
+        panel.set_yticks([tick for tick in ticks if low < tick < high])
+        panel.legend(loc="lower right", handlelength=1)
     figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
 
 
