@@ -164,6 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions on a GPU would not be float32
     if options.peak:
         print(_measure_peak(options.peak, options.size, options.batch, device))
         return
