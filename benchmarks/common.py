@@ -12,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from n2n.device import describe
+from n2n.settings import Settings
+from n2n.training import Reconstruct, build_network, build_optimiser
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -55,6 +58,31 @@ def resident_peak(work: Callable[[], object]) -> float:
     before = resident("VmRSS")
     work()
     return resident("VmHWM") - before
+
+
+def peak_mib(work: Callable[[], object], device: torch.device) -> float:
+    """By how many MiB the memory grows at most while it works: the GPU's, or the process's own."""
+    if device.type != "cuda":
+        return resident_peak(work)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def training(
+    settings: Settings, device: torch.device
+) -> tuple[Reconstruct, torch.optim.Optimizer, Tensor, torch.Generator]:
+    """What `n2n.training.train_step` takes, as `n2n run` has it; the images are random."""
+    network: nn.Module = build_network(settings, 0, device).train()
+    optimiser = build_optimiser(network, settings, device)
+    noise = torch.Generator(device).manual_seed(0)
+    shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
+    images = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8, device=device)
+    compiled = torch.compile(network) if device.type == "cuda" else network
+    return compiled, optimiser, images, noise
 
 
 def write_table(name: str, title: str, notes: str, rows: list[dict[str, str]], origin: str) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from kornia.losses import MS_SSIMLoss
 from torch import Tensor
 
-from benchmarks.common import name_of, now, provenance, resident_peak, write_table
+from benchmarks.common import name_of, now, peak_mib, provenance, write_table
 from n2n import loss
 from n2n.corruption import to_unit
 from n2n.device import choose_device, keep_freed_memory
@@ -138,7 +138,7 @@ def run(method: Method, x: Tensor, y: Tensor) -> tuple[float, float, Tensor]:
     return now(x.device) - begin, float(value.detach()), gradient
 
 
-def peak_mib(name: str, size: int, batch: int, device: torch.device) -> float:
+def peak_of(name: str, size: int, batch: int, device: torch.device) -> float:
     """Memory that a first pass takes on top of the images; NaN where it cannot be told."""
     command = [sys.executable, "-m", "benchmarks.loss", "--peak", name, "--device", str(device)]
     command += ["--size", str(size), "--batch", str(batch)]
@@ -150,12 +150,7 @@ def peak_mib(name: str, size: int, batch: int, device: torch.device) -> float:
 def _measure_peak(name: str, size: int, batch: int, device: torch.device) -> float:
     x, y = pair(size, batch, device)
     run(METHODS[name][0], *pair(max(size // 4, 176), 1, device))  # what is loaded only once
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run(METHODS[name][0], x, y)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    return resident_peak(lambda: run(METHODS[name][0], x, y))
+    return peak_mib(lambda: run(METHODS[name][0], x, y), device)
 
 
 def main() -> None:
@@ -169,6 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions on a GPU would not be float32
     if options.peak:
         print(_measure_peak(options.peak, options.size, options.batch, device))
         return
@@ -200,7 +196,7 @@ def main() -> None:
                 "least ms": f"{1e3 * min(seconds[name]):.1f}",
                 "times ours (median)": f"{median(ratios):.1f}",
                 "times ours (least)": f"{min(seconds[name]) / min(seconds[OURS]):.1f}",
-                "peak MiB": f"{peak_mib(name, options.size, options.batch, device):.0f}",
+                "peak MiB": f"{peak_of(name, options.size, options.batch, device):.0f}",
                 "value": f"{values[name]:.5f}",
             }
         )

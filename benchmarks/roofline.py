@@ -9,29 +9,36 @@ larger of the two times. The share of the convolutions is that of the operators'
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import name_of, now, provenance, write_table
-from n2n.corruption import corrupt, draw_noise, normalise
-from n2n.device import choose_device, choose_precision, keep_freed_memory, precision_context
-from n2n.loss import total_loss
+from benchmarks.common import name_of, now, provenance, training, write_table
+from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.settings import Settings, make_settings
-from n2n.training import build_network
+from n2n.training import build_network, train_step
 
-FORWARD_AND_BACKWARD = (
-    3  # the backward pass has a convolution for the input and one for the weights
-)
+FORWARD_AND_BACKWARD = 3  # backward: a convolution for the input and one for the weights
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """Operations per second of the product of two square matrices: the best of ten."""
+    """Operations per second of the product of two square matrices: the best of ten.
+
+    On a GPU in TF32 for float32, as cuDNN does convolutions unless told otherwise; it is not left
+    on, since the matrix products of the loss are in full float32.
+    """
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / min(_seconds(lambda: a @ b, device) for _ in range(10))
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else kept)
+    fastest = min(_seconds(lambda: a @ b, device) for _ in range(10))
+    torch.set_float32_matmul_precision(kept)
+    return 2 * side**3 / fastest
 
 
 def bandwidth(device: torch.device, mebibytes: int = 512) -> float:
@@ -69,39 +76,39 @@ def step_seconds_and_share(
     settings: Settings, dtype: torch.dtype, device: torch.device, repeats: int
 ) -> tuple[float, float]:
     """Median seconds of a whole training step, and the convolutions' share of the operators."""
-    network = build_network(settings, 0, device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4, fused=device.type in ("cpu", "cuda"))
-    generator = torch.Generator(device).manual_seed(0)
-    shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8, device=device)
+    parts = training(settings, device)
 
     def step() -> None:
-        x0 = normalise(images)
-        noisy = corrupt(x0, draw_noise(shape, settings, generator), settings.noise)
-        with precision_context(device, dtype):
-            restored = network(noisy.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(restored, x0, settings)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        train_step(*parts, settings, dtype)
 
     step()
     taken = [_seconds(step, device) for _ in range(repeats)]
     gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=activities) as profiler:
-        step()
-    times = {
-        event.key: event.self_device_time_total if gpu else event.self_cpu_time_total
-        for event in profiler.key_averages()
-    }
-    inside = sum(time for name, time in times.items() if "conv" in name.lower())
-    return median(taken), inside / sum(times.values())
+        for _ in range(repeats):
+            step()
+        now(device)
+    events = profiler.key_averages()
+    operators = [event for event in events if event.device_type == DeviceType.CPU]
+    inside = [event for event in operators if "conv" in event.key.lower()]
+    if gpu:  # an operator's time there is that of its kernels, which are events of their own
+        kernels = [
+            e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation
+        ]
+        share = _total(inside, "self_device_time_total") / _total(kernels, "self_device_time_total")
+    else:
+        share = _total(inside, "self_cpu_time_total") / _total(operators, "self_cpu_time_total")
+    return median(taken), share
 
 
-def _seconds(work: object, device: torch.device) -> float:
+def _total(events: list[Any], field: str) -> float:
+    return sum(getattr(event, field) for event in events)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     began = now(device)
-    work()  # type: ignore[operator]
+    work()
     return now(device) - began
 
 
@@ -109,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--widths", default="16,32")
     parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
@@ -118,15 +126,15 @@ def main() -> None:
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
-    else:
-        torch.set_float32_matmul_precision("high")
     copied = bandwidth(device)
     rows = []
     for precision in options.precisions.split(","):
         dtype = choose_precision(precision, device)
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
         for width in map(int, options.widths.split(",")):
-            settings = make_settings("replication", image_size=options.size, width=width)
+            settings = make_settings(
+                "replication", image_size=options.size, width=width, batch_size=options.batch
+            )
             operations, moved = operations_and_bytes(settings, dtype)
             bound = max(operations / rate, moved / copied)
             step, share = step_seconds_and_share(settings, dtype, device, options.repeats)
@@ -148,8 +156,9 @@ def main() -> None:
     write_table(
         f"roofline_{name_of(device)}",
         "A training step and its bound",
-        f"Batch 4 at {options.size}x{options.size}, noise, loss and optimiser included; medians over "
-        f"{options.repeats} steps after one to warm up. A multiplication and an addition are two "
+        f"Batch {options.batch} at {options.size}x{options.size}, noise, loss and optimiser "
+        f"included; medians over {options.repeats} steps after one to warm up. A multiplication "
+        "and an addition are two "
         "operations. 'In convolutions' is their share of the operators' own time.",
         rows,
         provenance(device),

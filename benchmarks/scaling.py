@@ -1,91 +1,212 @@
-"""How a training step grows with resolution, width and batch: ``python -m benchmarks.scaling``.
+"""How a training step grows, what memory it takes, and how many runs share a device.
 
-The exponent is the slope of log seconds over log size, by least squares: 2 for the side of the
-image means that the time grows with its pixels.
+``python -m benchmarks.scaling``. Resolution, width, batch and number of images are varied one at
+a time, each configuration in a process of its own, since memory that was once taken is kept. The
+exponent is the slope of log seconds over log size, by least squares: 2 for the side of the image
+means that the time grows with its pixels. A figure shows what the table says.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 from statistics import median
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 
-from benchmarks.common import name_of, now, provenance, write_table
-from n2n.corruption import corrupt, draw_noise, normalise
-from n2n.device import choose_device, choose_precision, keep_freed_memory, precision_context
-from n2n.loss import total_loss
-from n2n.settings import Settings, make_settings
-from n2n.training import build_network
+from benchmarks.common import RESULTS, name_of, now, peak_mib, provenance, training, write_table
+from n2n.device import choose_device, choose_precision, keep_freed_memory
+from n2n.figures import NORMAL, style
+from n2n.settings import make_settings
+from n2n.training import train, train_step
 
-BASE = {"image_size": 128, "width": 16, "batch_size": 4}
+BASE = {"image_size": 256, "width": 32, "batch_size": 4}
 SWEEPS = {
     "image_size": (64, 96, 128, 192, 256),
-    "width": (8, 16, 24, 32),
+    "width": (8, 16, 24, 32, 48),
     "batch_size": (1, 2, 4, 8),
+    "images": (10, 20, 40),  # a fifth of them only validates
 }
+RUNS = {"cpu": (1, 2), "cuda": (1, 2, 4, 8)}
+ROOT = Path(__file__).parent.parent
 
 
-def seconds_of_a_step(settings: Settings, device: torch.device, repeats: int) -> float:
-    """Median over steps of random images, after one to warm up."""
-    precision = choose_precision("auto", device)
-    network = build_network(settings, 0, device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
-    generator = torch.Generator(device).manual_seed(0)
-    shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8, device=device)
-    taken = []
-    for _ in range(repeats + 1):
-        began = now(device)
-        x0 = normalise(images)
-        noisy = corrupt(x0, draw_noise(shape, settings, generator), settings.noise)
-        with precision_context(device, precision):
-            restored = network(noisy.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(restored, x0, settings)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        taken.append(now(device) - began)
-    return median(taken[1:])
+def measure(changes: dict[str, int], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of a step of random images after two to warm up, and the peak of memory.
+
+    With a number of images, of an epoch after the first, its validation included.
+    """
+    settings = make_settings("replication", **(BASE | changes))
+    dtype = choose_precision("auto", device)
+    marks: list[float] = []
+
+    def steps() -> None:
+        parts = training(settings, device)
+        for _ in range(repeats + 2):
+            marks.append(now(device))
+            train_step(*parts, settings, dtype)
+        marks.append(now(device))
+
+    peak = peak_mib(steps, device)
+    return {"seconds": median(np.diff(marks)[2:]), "peak": peak}
+
+
+def measure_epoch(images: int, device: torch.device) -> dict[str, float]:
+    """Seconds of the second epoch, validation included, and the peak of memory."""
+    settings = make_settings("replication", **BASE, epochs=2)
+    marks: list[float] = []
+    shape = (images, 3, settings.image_size, settings.image_size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+
+    def epochs() -> None:
+        train(
+            pixels, settings, 0, device, choose_precision("auto", device),
+            compile_network=device.type == "cuda", progress=False,
+            after_epoch=lambda *_: marks.append(now(device)),
+        )  # fmt: skip
+
+    peak = peak_mib(epochs, device)
+    return {"seconds": marks[1] - marks[0], "peak": peak}
+
+
+def steps_within(seconds: float, device: torch.device) -> int:
+    """Steps of one of several runs; it waits for a line on stdin before it begins to count."""
+    settings = make_settings("replication", **BASE)
+    dtype = choose_precision("auto", device)
+    parts = training(settings, device)
+    for _ in range(2):
+        train_step(*parts, settings, dtype)
+    now(device)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        train_step(*parts, settings, dtype)
+        now(device)  # waits, or steps would be counted before they are done
+        steps += 1
+    return steps
+
+
+def draw(name: str) -> None:
+    """The sweeps of a table as curves, log over log, next to it as an SVG."""
+    table = pd.read_csv(RESULTS / f"{name}.csv", comment="#")
+    style()
+    plt.rcParams["svg.hashsalt"] = name  # the same file for the same numbers
+    figure, panels = plt.subplots(1, len(SWEEPS), figsize=(11, 3.2), layout="constrained")
+    for panel, varied in zip(panels, SWEEPS, strict=True):
+        rows = table[table["varied"] == varied.replace("_", " ")]
+        x, y = rows["value"], rows["ms"] / 1e3
+        slope, level = np.polyfit(np.log(x), np.log(y), 1)
+        panel.plot(x, y, "o", color=NORMAL)
+        exponent = f"exponent {rows['exponent'].iloc[0]:.2f}"
+        panel.plot(x, np.exp(level) * x**slope, color=NORMAL, label=exponent)
+        panel.set(xscale="log", yscale="log", xlabel=varied.replace("_", " "))
+        panel.set_title("s per epoch" if varied == "images" else "s per step", fontsize=10)
+        panel.set_xticks(x, [str(value) for value in x])
+        panel.minorticks_off()
+        panel.yaxis.set_major_formatter("{x:g}")
+        low, high = y.min() / 1.5, y.max() * 1.5
+        panel.set_ylim(low, high)
+        ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]
+        panel.set_yticks([tick for tick in ticks if low < tick < high])
+        panel.legend(loc="lower right", handlelength=1)
+    figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, help="ignored: sizes are swept")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20, help="for runs side by side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
+    if options.one:
+        task = json.loads(options.one)
+        if task == "run":
+            print(steps_within(options.seconds, device))
+        elif "images" in task:
+            print(json.dumps(measure_epoch(task["images"], device)))
+        else:
+            print(json.dumps(measure(task, device, options.repeats)))
+        return
+
+    common = ["--device", str(device), "--threads", str(options.threads)]
+    common += ["--repeats", str(options.repeats), "--seconds", str(options.seconds)]
+    program = [sys.executable, "-m", "benchmarks.scaling", *common, "--one"]
+
     rows = []
     for name, values in SWEEPS.items():
-        seconds = [
-            seconds_of_a_step(
-                make_settings("replication", **(BASE | {name: value})), device, options.repeats
-            )
-            for value in values
-        ]
+        found = []
+        for value in values:
+            done = subprocess.run(
+                [*program, json.dumps({name: value})], cwd=ROOT, check=True,
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+        seconds = [one["seconds"] for one in found]
         exponent = np.polyfit(np.log(values), np.log(seconds), 1)[0]
+        for value, one in zip(values, found, strict=True):
+            count = {"batch_size": value, "images": value}.get(name, BASE["batch_size"])
+            rows.append(
+                {
+                    "varied": name.replace("_", " "),
+                    "value": str(value),
+                    "ms": f"{1e3 * one['seconds']:.1f}",
+                    "images/s": f"{count / one['seconds']:.3g}",
+                    "peak MiB": f"{one['peak']:.0f}",
+                    "exponent": f"{exponent:.2f}",
+                }
+            )
+    for runs in RUNS.get(device.type, (1,)):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started = [
+            subprocess.Popen([*program, json.dumps("run")], cwd=ROOT, **pipes) for _ in range(runs)
+        ]
+        for run in started:
+            run.stdout.readline()
+        for run in started:
+            run.stdin.write("\n")
+            run.stdin.flush()
+        steps = sum(int(run.communicate()[0]) for run in started)
+        rate = steps * BASE["batch_size"] / options.seconds
         rows.append(
             {
-                "varied": name.replace("_", " "),
-                "values": ", ".join(map(str, values)),
-                "ms per step": ", ".join(f"{1e3 * value:.0f}" for value in seconds),
-                "exponent": f"{exponent:.2f}",
+                "varied": "runs at once",
+                "value": str(runs),
+                "ms": f"{1e3 * runs * BASE['batch_size'] / rate:.1f}",
+                "images/s": f"{rate:.3g}",
+                "peak MiB": "",
+                "exponent": "",
             }
         )
+    precision = str(choose_precision("auto", device)).removeprefix("torch.")
     write_table(
         f"scaling_{name_of(device)}",
-        "A training step at other sizes",
-        "One is varied, the others stay at 128x128 pixels, width 16, batch 4; medians over "
-        f"{options.repeats} steps. One thread is timed by its own processor time.",
+        "Training at other sizes",
+        "One is varied, the others stay at {image_size}x{image_size} pixels, width {width}, batch "
+        "{batch_size}; ".format(**BASE)
+        + f"{precision}; medians over {options.repeats} steps after two to warm up. 'images' is "
+        "the number of training images, and its times are those of a whole epoch with its "
+        "validation. The peak is on top of the loaded program: weights, optimiser, images and "
+        "activations. One thread is timed by its own processor time, but runs at once share the "
+        f"machine and are counted over {options.seconds:g} s of wall-clock time.",
         rows,
         provenance(device),
     )
+    draw(f"scaling_{name_of(device)}")
 
 
 if __name__ == "__main__":

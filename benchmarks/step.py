@@ -15,13 +15,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
-from benchmarks.common import name_of, now, provenance, write_table
-from n2n.corruption import corrupt, draw_noise, normalise
-from n2n.device import choose_device, choose_precision, keep_freed_memory, precision_context
-from n2n.loss import total_loss
+from benchmarks.common import name_of, now, provenance, training, write_table
+from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.settings import make_settings
-from n2n.training import build_network
+from n2n.training import train_step
 
 PARTS = ("data", "network forward", "loss", "network backward", "optimiser")
 
@@ -34,31 +33,26 @@ def measure(
         keep_freed_memory()
     settings = make_settings("replication", image_size=size, width=width)
     dtype = choose_precision(precision, device)
-    network = build_network(settings, 0, device)
-    network.train()
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=1e-3, fused=device.type in ("cpu", "cuda")
-    )
-    images = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
-    images = images.to(device)
-    noise = torch.Generator(device).manual_seed(0)
+    network, optimiser, images, noise = training(settings, device)
+    marks: list[float] = []
+
+    def mark(*_: object) -> None:
+        marks.append(now(device))
+
+    def watched(x: Tensor) -> Tensor:
+        mark()
+        reconstruction = network(x)
+        mark()
+        reconstruction.register_hook(mark)  # where the loss has its gradient
+        return reconstruction
+
+    optimiser.register_step_pre_hook(mark)
     rows = []
     for _ in range(steps + 1):
-        marks = [now(device)]
-        x0 = normalise(images)
-        x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
-        marks.append(now(device))
-        with precision_context(device, dtype):
-            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
-        marks.append(now(device))
-        loss = total_loss(reconstruction, x0, settings)
-        (gradient,) = torch.autograd.grad(loss, reconstruction)
-        marks.append(now(device))
-        optimiser.zero_grad(set_to_none=True)
-        reconstruction.backward(gradient)
-        marks.append(now(device))
-        optimiser.step()
-        marks.append(now(device))
+        marks.clear()
+        mark()
+        train_step(watched, optimiser, images, noise, settings, dtype)
+        mark()
         rows.append([end - begin for begin, end in itertools.pairwise(marks)])
     return rows[1:]
 

@@ -24,6 +24,18 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
+class GlobalMean(nn.Module):
+    """The mean over all pixels, (N, C, H, W) to (N, C, 1, 1).
+
+    `Tensor.mean` and `AdaptiveAvgPool2d` divide the gradient after they have spread it over the
+    pixels; dividing a sum does so before, and saves two passes over a full-size tensor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, 1, 1)."""
+        return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
+
+
 class ResidualAttention(nn.Module):
     """The residual attention module of Section 3.2.1, after each concatenation.
 
@@ -43,7 +55,7 @@ class ResidualAttention(nn.Module):
             conv3x3(outputs, outputs),
         )
         self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            GlobalMean(),
             conv1x1(outputs, squeezed),
             nn.ReLU(inplace=True),
             conv1x1(squeezed, outputs),
@@ -53,7 +65,8 @@ class ResidualAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         residual = self.residual(x)
-        return torch.addcmul(self.identity(x), residual, self.attention(residual))
+        result: Tensor = self.identity(x) + residual * self.attention(residual)
+        return result
 
 
 class SKFF(nn.Module):
@@ -66,20 +79,26 @@ class SKFF(nn.Module):
     def __init__(self, channels: int, branches: int, reduction: int = 8) -> None:
         super().__init__()
         squeezed = max(channels // reduction, 4)
+        self.pool = GlobalMean()
         self.squeeze = nn.Sequential(nn.Conv2d(channels, squeezed, 1, bias=False), nn.PReLU())
         self.excite = nn.ModuleList(
             nn.Conv2d(squeezed, channels, 1, bias=False) for _ in range(branches)
         )
 
     def forward(self, branches: list[Tensor]) -> Tensor:
-        """As many (N, channels, H, W) as there are branches, to one of them."""
-        # The mean of the sum is the sum of the means: no full-size sum is formed for it.
-        pooled = torch.stack([b.mean((2, 3), keepdim=True) for b in branches]).sum(0)
+        """As many (N, channels, h, w) as there are branches, to one of the first one's size.
+
+        Smaller branches are enlarged bilinearly, by whole factors. That keeps their means and
+        commutes with a weight for each channel, so both are taken where there are fewer pixels.
+        """
+        pooled = torch.stack([self.pool(branch) for branch in branches]).sum(0)
         squeezed = self.squeeze(pooled)
         weights = torch.stack([excite(squeezed) for excite in self.excite]).softmax(0)
         fused = weights[0] * branches[0]
         for weight, branch in zip(weights[1:], branches[1:], strict=True):
-            fused = torch.addcmul(fused, weight, branch)
+            fused = fused + F.interpolate(
+                weight * branch, fused.shape[-2:], mode="bilinear", align_corners=False
+            )
         return fused
 
 
@@ -144,12 +163,7 @@ class MNet(nn.Module):
             features = self.decoder[level](torch.cat([self.up[level](features), skip], 1))
             branches.insert(0, self.head[level](features))
 
-        size = branches[0].shape[-2:]
-        full = [branches[0]] + [
-            F.interpolate(branch, size, mode="bilinear", align_corners=False)
-            for branch in branches[1:]
-        ]
-        reconstruction: Tensor = self.output(self.fuse(full))
+        reconstruction: Tensor = self.output(self.fuse(branches))
         return reconstruction + noisy if self.global_residual else reconstruction
 
 

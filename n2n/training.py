@@ -53,6 +53,19 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def build_optimiser(
+    network: nn.Module, settings: Settings, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW over all weights, its update one kernel where the device has such."""
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
 def split_validation(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the validation images, drawn by the seed.
 
@@ -107,13 +120,7 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     network = build_network(settings, seed, device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(),
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimiser = build_optimiser(network, settings, device)
     schedule = CosineAnnealingLR(
         optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
     )
@@ -181,6 +188,40 @@ def train(
     )
 
 
+def train_step(
+    network: Reconstruct,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    noise: torch.Generator,
+    settings: Settings,
+    precision: torch.dtype,
+) -> Tensor:
+    """Corrupt a batch, restore it, and follow the gradient of Eq. (9) once.
+
+    On a GPU the host waits for nothing in here.
+
+    Args:
+        network: in training mode, compiled or not.
+        optimiser: of its weights.
+        images: uint8, (N, 3, S, S), on the network's device.
+        noise: on the same device; goes on with every step.
+        settings: see `Settings`.
+        precision: of the convolutions.
+
+    Returns:
+        The loss before the step, a scalar still on the device, without its graph.
+    """
+    x0 = normalise(images)
+    x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
+    with precision_context(images.device, precision):
+        reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+    loss = total_loss(reconstruction, x0, settings)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.detach()
+
+
 def _train_epoch(
     network: Reconstruct,
     optimiser: torch.optim.Optimizer,
@@ -198,16 +239,9 @@ def _train_epoch(
     total = torch.zeros((), device=device)
     losses: list[Tensor] = []
     for batch in torch.split(indices[order].to(device), settings.batch_size):
-        x0 = normalise(images[batch])
-        x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
-        with precision_context(device, precision):
-            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
-        loss = total_loss(reconstruction, x0, settings)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += loss.detach() * len(batch)
-        losses.append(loss.detach())
+        loss = train_step(network, optimiser, images[batch], noise, settings, precision)
+        total += loss * len(batch)
+        losses.append(loss)
     mean = float(total) / len(indices)
     if not math.isfinite(mean):
         finite = torch.stack(losses).isfinite().tolist()

@@ -82,6 +82,17 @@ def test_finite_differences(border):
     assert torch.autograd.gradcheck(lambda x: total_loss(x, y, settings), x)
 
 
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+def test_finite_differences_of_structured_images(border):
+    """A step against a board and a board against its inverse; every pixel is near a border."""
+    settings = options(border=border, sigmas=(0.5, 1.5))
+    row, column = torch.meshgrid(torch.arange(9), torch.arange(11), indexing="ij")
+    step = torch.where(column < 5, -0.8, 0.7).double().expand(3, -1, -1)
+    board = ((row + column) % 2 * 2.0 - 1).double().expand(3, -1, -1)
+    x, y = torch.stack([step, board]).requires_grad_(), torch.stack([board, -board])
+    assert torch.autograd.gradcheck(lambda x: total_loss(x, y, settings), x)
+
+
 def test_a_vanishing_contrast_term_stops_no_gradient():
     """Where one cs is exactly 0, the product of the others is not found by division."""
     settings = options(sigmas=(1.0, 2.0), c2=0.0, loss_range="normalised", alpha=1.0)

@@ -296,6 +296,21 @@ def test_skff_is_its_description(channels, branches):
         torch.testing.assert_close(skff(parts), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("size", [(8, 16), (24, 8)])
+def test_skff_enlarges_what_is_smaller(size):
+    """As if it were given the enlarged branches: their means and weights are the same."""
+    torch.manual_seed(2)
+    skff = SKFF(8, 4).double()
+    parts = [
+        image(2, 8, size[0] // 2**s, size[1] // 2**s, seed=s, dtype=torch.float64) + s
+        for s in range(4)
+    ]
+    with torch.no_grad():
+        enlarged = [F.interpolate(part, size, mode="bilinear") for part in parts]
+        expected = plain_skff(enlarged, dict(skff.named_parameters()), "")
+        torch.testing.assert_close(skff(parts), expected, rtol=0, atol=1e-13)
+
+
 def test_skff_of_equal_branches_is_the_branch():
     torch.manual_seed(3)
     branch = image(2, 16, 12, 10)

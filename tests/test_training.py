@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ from n2n.detection import detect, expected_error, image_scores
 from n2n.errors import N2NError
 from n2n.loss import total_loss
 from n2n.settings import Settings
-from n2n.training import Trained, build_network, split_validation, train
+from n2n.training import (
+    Trained,
+    build_network,
+    build_optimiser,
+    split_validation,
+    train,
+    train_step,
+)
 
 CPU = torch.device("cpu")
 
@@ -51,6 +59,25 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
     assert equal_weights(first, second)
     other = train(images, tiny, 1, CPU, progress=False)
     assert losses(first) != losses(other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    device = torch.device("cuda")
+    network = build_network(tiny, 0, device)
+    optimiser = build_optimiser(network, tiny, device)
+    noise = torch.Generator(device).manual_seed(0)
+    step = partial(
+        train_step, network, optimiser, images[:2].to(device), noise, tiny, torch.float32
+    )
+    step()  # makes the filters' matrices
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
@@ -174,6 +201,8 @@ def test_detection_does_not_depend_on_the_batch_size(images: torch.Tensor, tiny:
     single = detect(network, images, tiny, CPU, batch_size=1, progress=False)
     batched = detect(network, images, tiny, CPU, batch_size=7, progress=False)
     assert (single.maps - batched.maps).abs().max() < 1e-5
+    for name, scores in image_scores(single.scored).items():
+        assert (scores - image_scores(batched.scored)[name]).abs().max() < 1e-5
 
 
 def test_detection_averages_its_noise_draws(images: torch.Tensor, tiny: Settings) -> None:
