@@ -50,7 +50,7 @@ def run_baseline(
     seed: int = 0,
     results: Path = Path("results"),
     device: str = "auto",
-    precision: str = "float32",
+    precision: str = "auto",
     progress: bool = True,
 ) -> Record:
     """Fit and measure one baseline on one category, or return the record that is there already.
@@ -68,7 +68,8 @@ def run_baseline(
         seed: of everything random.
         results: folder of the records.
         device: 'auto', 'cpu', 'cuda', ...
-        precision: of a training; 'bfloat16' means mixed precision. Scores are always float32.
+        precision: of a training; 'auto' is float32, as the methods' own code has it, 'bfloat16'
+            means mixed precision. Scores are always float32.
         progress: show a bar on stderr.
 
     Raises:
@@ -84,7 +85,7 @@ def run_baseline(
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
-    dtype = choose_precision(precision, where)
+    dtype = choose_precision("float32" if precision == "auto" else precision, where)
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
         images = load_category(
             Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
@@ -110,7 +111,7 @@ def run_baseline(
             | {
                 "device": describe(where),
                 "precision": str(dtype).removeprefix("torch."),
-                "command": _command(key, settings, precision),
+                "command": _command(key, settings, dtype),
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
             },
@@ -178,7 +179,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
     }
 
 
-def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
+def _command(key: RunKey, settings: BaselineSettings, precision: torch.dtype) -> str:
     changed = [f" --set {name}={value}" for name, value in settings.changed().items()]
     backbone = BACKBONES.get(settings.source)
     file = backbone.file if backbone else "DTD" if settings.source == "textures-dtd" else None
@@ -186,6 +187,6 @@ def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
         f"n2n run --data ROOT --dataset {key.dataset} --category {key.category} --seed {key.seed} "
         f"--method {settings.method} --backbone {settings.source}"
         + (f" --weights {file}" if file else "")
-        + (f" --precision {precision}" if precision != "float32" else "")
+        + (" --precision bfloat16" if precision == torch.bfloat16 else "")
         + "".join(changed)
     )

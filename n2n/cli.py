@@ -186,7 +186,7 @@ def run(
             seed=seed,
             results=results,
             device=device,
-            precision="float32" if precision == "auto" else precision,
+            precision=precision,
             progress=not quiet,
         )
         _show(record)

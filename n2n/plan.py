@@ -12,6 +12,7 @@ A study is a YAML file with a ``title``, a ``purpose``, and ``runs``, a list of 
         - {}
         - {learning_rate: 0.0001}
       trace: 10                  # measure detection every so many epochs; may be left out
+      precision: bfloat16        # of the training; may be left out
 
 Within a block every variant of the first seed comes before the second seed.
 """
@@ -39,7 +40,8 @@ class Run:
     category: str
     settings: Settings | BaselineSettings
     seed: int
-    trace: int
+    trace: int = 0
+    precision: str = "auto"
 
     @property
     def key(self) -> RunKey:
@@ -98,6 +100,7 @@ def _block(block: Any, number: int) -> Iterator[Run]:
                 "base": {},
                 "variants": [{}],
                 "trace": 0,
+                "precision": "auto",
             },
         )
         if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
@@ -111,7 +114,14 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         else:
             chosen = [make_baseline_settings(values["method"], **changes) for changes in every]
         runs = [
-            Run(values["dataset"], str(category), settings, seed, values["trace"])
+            Run(
+                values["dataset"],
+                str(category),
+                settings,
+                seed,
+                values["trace"],
+                values["precision"],
+            )
             for seed in values["seeds"]
             for settings in chosen
             for category in values["categories"]

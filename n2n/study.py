@@ -81,7 +81,7 @@ def missing_runs(
                 for record in matching_records(records, dataset, category, column, preset)
                 if method == "n2n" and record.content["settings"]["epochs"] >= settings.epochs
             }
-            wanted = [Run(dataset, category, settings, seed, 0) for seed in seeds]
+            wanted = [Run(dataset, category, settings, seed) for seed in seeds]
             runs += [
                 run
                 for run in wanted
@@ -168,11 +168,11 @@ def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> R
     if isinstance(run.settings, BaselineSettings):
         return run_baseline(
             data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
-            device=device, progress=progress,
+            device=device, precision=run.precision, progress=progress,
         )  # fmt: skip
     return run_experiment(
         data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
-        device=device, trace=run.trace, progress=progress,
+        device=device, precision=run.precision, trace=run.trace, progress=progress,
     )  # fmt: skip
 
 
