@@ -26,6 +26,7 @@ from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import choose_device, choose_precision, describe, memory_errors, peak_memory_mib
 from n2n.gans import fit_gan
+from n2n.measurement import hidden_defects
 from n2n.records import (
     RECORD,
     Record,
@@ -176,6 +177,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
         "image_scores": {
             name: metrics.image_metrics(values.numpy(), labels) for name, values in every.items()
         },
+        "hidden_defects": hidden_defects(images, maps),
     }
 
 

@@ -24,6 +24,7 @@ from n2n.measurement import (
     aurocs,
     development_metrics,
     development_set,
+    hidden_defects,
     measure_test,
     peak_in_defect,
     point_metrics,
@@ -189,6 +190,7 @@ def _run(
             "maps": peak_in_defect(images, detected.maps),
             "scored": peak_in_defect(images, detected.scored),
         },
+        "hidden_defects": hidden_defects(images, detected.scored),
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),

@@ -6,13 +6,17 @@ import dataclasses
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from n2n import metrics
 from n2n.data import Category
-from n2n.detection import Detection, image_scores
+from n2n.detection import IMAGE_SCORES, Detection, image_scores
 from n2n.settings import Settings
 from n2n.synthetic import synthetic_defects
 
+MARGIN = (
+    16  # a defect is hidden with a sixteenth of the side around it: the loss's filters reach far
+)
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
@@ -56,6 +60,33 @@ def peak_in_defect(images: Category, maps: torch.Tensor) -> float:
     """
     peaks = maps[images.labels].flatten(1).argmax(1, keepdim=True)
     return float(images.masks[images.labels].flatten(1).gather(1, peaks).float().mean())
+
+
+def hidden_defects(images: Category, maps: torch.Tensor) -> dict[str, float | None]:
+    """AUROC of each image score where the pixels in and around the defects do not count.
+
+    A detector of defects falls to 0.5 or below, since there is less left to look at in anomalous
+    images. One that stays as good tells the photographs apart by something else: the pose, the
+    light, the background. None where the masks leave nothing of the normal or anomalous images.
+
+    Args:
+        images: with the masks, (N, S, S); they are grown by a sixteenth of the side.
+        maps: that the image scores are taken from, (N, S, S).
+    """
+    grow = maps.shape[-1] // MARGIN
+    grown = F.max_pool2d(images.masks[:, None].float(), 2 * grow + 1, 1, grow)[:, 0].bool()
+    rest = ~(grown & images.labels[:, None, None])
+    some = rest.flatten(1).any(1)
+    found = [
+        image_scores(one[left][None]) for one, left in zip(maps[some], rest[some], strict=True)
+    ]
+    labels = images.labels[some].numpy()
+    if not (labels.any() and (~labels).any()):
+        return dict.fromkeys(IMAGE_SCORES)
+    return {
+        name: metrics.auroc(torch.cat([scores[name] for scores in found]).numpy(), labels)
+        for name in IMAGE_SCORES
+    }
 
 
 def aurocs(images: Category, detected: Detection) -> dict[str, float]:

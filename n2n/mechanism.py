@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from n2n.baseline_settings import METHODS, row_label
+from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
-from n2n.records import Record
-from n2n.sensitivity import BASE, changes, in_study, own_records
+from n2n.records import Record, find_records
+from n2n.sensitivity import BASE, changes, in_study, label, own_records
 from n2n.settings import DETECTION, PRESETS, settings_from_dict
 
 
@@ -205,6 +207,68 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
         )
     plt.close(figure)
     return figure
+
+
+def hidden_defects(results: Path) -> pd.DataFrame:
+    """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
+
+    Columns: category, detector, score, whole, hidden, seeds; means over the seeds. The score is
+    the run's own rule, of a baseline the largest value of its map. See
+    `n2n.measurement.hidden_defects`.
+    """
+    rows = []
+    for record in find_records(results):
+        content, settings = record.content, record.content["settings"]
+        if settings["image_size"] != PRESETS["replication"].image_size:
+            continue
+        score = settings.get("image_score", "max")
+        hidden = content.get("hidden_defects", {}).get(score)
+        if hidden is None:
+            continue
+        rows.append(
+            {
+                "category": record.key.category.replace("_", " "),
+                "detector": _detector(settings),
+                "score": score,
+                "whole": 100 * content["image_scores"][score]["auroc"],
+                "hidden": 100 * hidden,
+            }
+        )
+    by = ["category", "detector", "score"]
+    frame = pd.DataFrame(rows, columns=[*by, "whole", "hidden"])
+    return frame.groupby(by, sort=False).mean().reset_index()
+
+
+def hidden_figure(found: pd.DataFrame) -> Figure:
+    """For each detector a line from its AUROC on whole images to that with the defects hidden."""
+    categories = list(dict.fromkeys(found["category"]))
+    detectors = list(dict.fromkeys(found.sort_values("whole")["detector"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(10, 1.2 + 0.3 * len(detectors)), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, category in zip(grid[0], categories, strict=False):
+        part = found[found["category"] == category]
+        at = [detectors.index(name) for name in part["detector"]]
+        axes.hlines(at, part["hidden"], part["whole"], color=PAPER, lw=1)
+        axes.plot(part["whole"], at, "o", color=ANOMALOUS, label="whole images")
+        axes.plot(part["hidden"], at, "o", color=ANOMALOUS, mfc="white", label="defects hidden")
+        axes.axvline(50, color=PAPER, lw=0.8, ls=":")
+        axes.set(xlabel="image AUROC, %", xlim=(-2, 102), title=category)
+        axes.set_yticks(range(len(detectors)), detectors)
+    if categories:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    plt.close(figure)
+    return figure
+
+
+def _detector(settings: dict[str, object]) -> str:
+    if settings.get("method") in METHODS:
+        return row_label(settings)
+    changed = changes(settings_from_dict(settings), PRESETS["replication"])
+    kept = {name: value for name, value in changed.items() if name not in ("epochs", "t_max")}
+    names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)
+    return "N2N, " + next(names, label(kept))
 
 
 def _group(changed: dict[str, object]) -> str:

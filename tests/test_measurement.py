@@ -13,7 +13,13 @@ from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import Detection
 from n2n.loss import error_map
-from n2n.measurement import aurocs, development_set, peak_in_defect, reconstruction_errors
+from n2n.measurement import (
+    aurocs,
+    development_set,
+    hidden_defects,
+    peak_in_defect,
+    reconstruction_errors,
+)
 from n2n.settings import Settings
 from n2n.trivial import trivial_metrics
 
@@ -47,6 +53,18 @@ def test_peaks_in_the_masks(category: Category) -> None:
     maps[2, 21, 31] = 1  # inside
     maps[3, 60, 60] = 1  # outside
     assert peak_in_defect(category, maps) == 0.5
+
+
+def test_hidden_defects(category: Category) -> None:
+    """Masks of 8x8 grow by 4 on each side; only what is farther off can tell the images apart."""
+    maps = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(1))
+    maps[:2] += 0.5
+    maps[2:, 16:32, 26:42] = 9  # up to 4 pixels from the masks
+    assert hidden_defects(category, maps) == {"max": 0.0, "mean": 0.0, "top1%": 0.0}
+    maps[2, 15, 30] = 9  # 5 pixels off
+    assert hidden_defects(category, maps) == {"max": 0.5, "mean": 0.0, "top1%": 0.0}
+    everywhere = replace(category, masks=category.labels[:, None, None].expand(4, 64, 64))
+    assert hidden_defects(everywhere, maps) == {"max": None, "mean": None, "top1%": None}
 
 
 def test_reconstruction_errors(category: Category) -> None:

@@ -31,6 +31,7 @@ def record(results: Path, settings: Settings, image: float, seed: int = 0) -> No
         },
         "reconstruction": {"absolute": error, "anomaly_map": error},
         "peak_in_defect": {"maps": 0.25, "scored": 0.5},
+        "hidden_defects": {"max": 0.1, "mean": 0.2, "top1%": 0.3},
         "settings": settings.as_dict(),
         "training": {"epochs": settings.epochs, "stopped": "epochs"},
     }
@@ -65,6 +66,31 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert noise["seeds"] == 2
     assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
+
+
+def test_hidden_defects_of_full_size_runs(results: Path) -> None:
+    record(results, make_settings("replication"), 0.97, seed=1)
+    record(results, make_settings("improved"), 0.88)
+    record(results, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
+    found = mechanism.hidden_defects(results).set_index("detector")
+    assert dict(found["whole"]) == pytest.approx(
+        {
+            "N2N, replication": 98,
+            "N2N, improved: all three": 88,
+            "N2N, λ = 0.2; image score mean": 60,
+        }
+    )
+    assert dict(found["hidden"]) == pytest.approx(
+        {
+            "N2N, replication": 30,
+            "N2N, improved: all three": 30,
+            "N2N, λ = 0.2; image score mean": 20,
+        }
+    )
+    axes = mechanism.hidden_figure(found.reset_index()).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "N2N, λ = 0.2; image score mean", "N2N, improved: all three", "N2N, replication"
+    ]  # fmt: skip
 
 
 def test_tables_from_records(results: Path) -> None:
