@@ -20,6 +20,7 @@ if __name__ == "__main__":
         "precision",
         "cell",
         "scaling",
+        "targets",
     ):
         subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]],

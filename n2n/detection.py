@@ -13,8 +13,6 @@ from n2n.device import memory_errors, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
-IMAGE_SCORES = ("max", "mean", "top1%")
-
 
 @dataclass
 class Detection:

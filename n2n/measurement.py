@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from n2n import metrics
 from n2n.data import Category
-from n2n.detection import IMAGE_SCORES, Detection, image_scores
-from n2n.settings import Settings
+from n2n.detection import Detection, image_scores
+from n2n.settings import IMAGE_SCORES, Settings
 from n2n.synthetic import synthetic_defects
 
 MARGIN = (

@@ -255,7 +255,8 @@ def _steps(
         The negatives with a larger score, the negatives with at least this score, and the
         positives with this score; then, for each positive in reading order, the number of its step.
     """
-    negative = np.sort(scores[~labels])
+    negative = scores[~labels]
+    negative.sort()  # in place: `np.sort` would copy all of it once more
     distinct, step, gained = np.unique(-scores[labels], return_inverse=True, return_counts=True)
     above = len(negative) - np.searchsorted(negative, -distinct, "right")
     reached = len(negative) - np.searchsorted(negative, -distinct, "left")

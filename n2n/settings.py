@@ -16,6 +16,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from n2n.errors import N2NError
 
+ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see n2n.detection
+IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
+
 
 def _check_kind(name: str, value: object, kind: Any) -> None:
     """Refuse a value of another type, a word that is not a choice, and what is not finite."""
@@ -93,7 +96,7 @@ class Settings:
     anomaly_map: Literal["eq9", "l1"] = "eq9"  # l1: the absolute error alone, mean of the channels
     map_sigma: float = 0.0  # pixels; a Gaussian over the anomaly map; 0 leaves it as it is
     calibration: Literal["none", "scores"] = "none"  # scores: taken from the calibrated map
-    image_score: Literal["max", "mean", "top1%"] = "top1%"  # not given; chosen, see the ledger
+    image_score: ImageScore = "top1%"  # not given; chosen, see the ledger
 
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed."""

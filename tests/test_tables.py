@@ -19,6 +19,7 @@ from n2n.tables import (
     coverage,
     escape_markdown,
     ours_beside_paper,
+    scores_beside_paper,
     summary,
     to_markdown,
     verdict,
@@ -94,6 +95,19 @@ def test_other_image_scores_stand_beside_the_chosen_one(tmp_path: Path) -> None:
     record(tmp_path, image=0.95, seed=1)
     assert cell(tmp_path, 1, "Ours")["other_scores"] == "max 40.00, mean 87.00"
     assert cell(tmp_path, 2, "Ours", "pixel")["other_scores"] == ""
+
+
+def test_every_score_beside_the_printed_cells(tmp_path: Path) -> None:
+    record(tmp_path, image=0.95)  # printed: 99.57, in Table 1 and as 'with attention'
+    record(tmp_path, image=0.90, attention=False)  # printed: 88.61
+    record(tmp_path, image=0.5, epochs=5, t_max=5, stopped="epochs", noise=0.2)  # under-trained
+    record(tmp_path, image=0.7, alpha=0.5)
+    found = scores_beside_paper(tmp_path)
+    assert list(found["cell"]) == ["Ours", "with attention", "without attention", ""]
+    distances = found[["max", "mean", "top1%"]].iloc[-1]
+    assert list(distances) == pytest.approx([55.92, 12.58, 3.51], abs=0.006)
+    assert list(scores_beside_paper(tmp_path, alpha=0.5)["top1%"]) == [70, 70, 29.57]
+    assert scores_beside_paper(tmp_path / "none").empty
 
 
 def test_one_run_fills_its_cells_in_every_table(tmp_path: Path) -> None:
