@@ -62,6 +62,15 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_same_seed_on_a_gpu_gives_nearly_the_same_losses(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    first, second = (train(images, tiny, 0, torch.device("cuda"), progress=False) for _ in range(2))
+    for one, other in zip(losses(first), losses(second), strict=True):
+        assert one == pytest.approx(other, rel=0.01)  # as the book says
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
     images: torch.Tensor, tiny: Settings
 ) -> None:
