@@ -159,6 +159,13 @@ def make_baseline_settings(method: str, **changes: Any) -> BaselineSettings:
     return BaselineSettings(method, **given)
 
 
+def brought(source: str) -> str | None:
+    """The file or folder that the user brings for a backbone or for textures; None for neither."""
+    if source == "textures-dtd":
+        return "DTD"
+    return BACKBONES[source].file if source in BACKBONES else None
+
+
 def row_label(settings: dict[str, Any]) -> str:
     """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs)'."""
     method = METHODS[settings["method"]]

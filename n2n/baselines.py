@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from n2n import metrics
 from n2n.anomalib_models import fit_anomalib, see
-from n2n.baseline_settings import BACKBONES, GANS, BaselineSettings
+from n2n.baseline_settings import GANS, BaselineSettings, brought
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import choose_device, choose_precision, describe, memory_errors, peak_memory_mib
@@ -183,8 +183,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
 
 def _command(key: RunKey, settings: BaselineSettings, precision: torch.dtype) -> str:
     changed = [f" --set {name}={value}" for name, value in settings.changed().items()]
-    backbone = BACKBONES.get(settings.source)
-    file = backbone.file if backbone else "DTD" if settings.source == "textures-dtd" else None
+    file = brought(settings.source)
     return (
         f"n2n run --data ROOT --dataset {key.dataset} --category {key.category} --seed {key.seed} "
         f"--method {settings.method} --backbone {settings.source}"

@@ -20,7 +20,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "replication": {},
     "improved: the score calibrated": _CALIBRATED,
     "constants squared, one image a step": OTHER_TRAINING,
-    "the same, the score calibrated": OTHER_TRAINING | _CALIBRATED,
+    "constants squared, one image a step, calibrated": OTHER_TRAINING | _CALIBRATED,
 }
 
 

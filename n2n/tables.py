@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.baseline_settings import METHODS, row_label
+from n2n.baseline_settings import METHODS, brought, row_label
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
@@ -247,26 +247,40 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     """Our reruns of the methods that a table compares with, and what they cost, as text.
 
     A rerun with another backbone than the method's own paper is another method: it stands beside
-    the printed value and gets no verdict.
+    the printed value and gets no verdict. 'Bring' names what a rerun of the printed method needs
+    beside the images. Methods that were not run on a category of which there are runs say so.
     """
     cells = printed_cells()
     cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
-    runs: dict[tuple[str, str, str, str], list[Record]] = {}
-    for record in find_records(results):
-        key = record.key
-        if key.method in METHODS:
-            name = (key.dataset, key.category, METHODS[key.method].label, key.variant)
-            runs.setdefault(name, []).append(record)
-    rows = [
-        _baseline_row(cell, records)
-        for cell in cells.itertuples()
-        for name, records in runs.items()
-        if name[:3] == (cell.dataset, cell.category, cell.column)
-    ]
+    methods = {method.label: method for method in METHODS.values()}
+    records = find_records(results)
     columns = [
-        "category", "method", "paper", "ours", "95 % interval", "verdict", "seeds", "fit, s",
-        "per image, s", "peak, MiB",
+        "category", "method", "paper", "ours", "95 % interval", "verdict", "bring", "seeds",
+        "fit, s", "per image, s", "peak, MiB",
     ]  # fmt: skip
+    at_hand = {(record.key.dataset, record.key.category) for record in records}
+    rows = []
+    for cell in cells.itertuples():
+        if (cell.dataset, cell.category) not in at_hand or cell.column not in methods:
+            continue
+        runs: dict[str, list[Record]] = {}
+        for record in records:
+            key = record.key
+            named = METHODS[key.method].label if key.method in METHODS else ""
+            if (key.dataset, key.category, named) == (cell.dataset, cell.category, cell.column):
+                runs.setdefault(key.variant, []).append(record)
+        own = methods[str(cell.column)].own
+        shown = [_baseline_row(cell, found) for found in runs.values()] or [
+            {"method": cell.column, "verdict": "not run"}
+        ]
+        for row in shown:
+            judged = row["verdict"] not in ("not run", "another backbone", "other textures")
+            common = {
+                "category": _label(str(cell.category)),
+                "paper": f"{cell.printed} ({cell.column})",
+                "bring": "" if judged else brought(own) or "",
+            }
+            rows.append(dict.fromkeys(columns, "") | common | row)
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -288,9 +302,7 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
         return float(np.mean([record.content[part][name] for record in records]))
 
     return {
-        "category": _label(cell.category),
         "method": row_label(settings),
-        "paper": f"{cell.printed} ({cell.column})",
         "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
         "95 % interval": f"{low:.2f} to {high:.2f}",
         "verdict": judged,

@@ -205,10 +205,17 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     content["metrics"] = {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.9}}
     write_record(replace(key, seed=1), tmp_path, content, lambda _: None)
     found = baselines_beside_paper(1, tmp_path)
-    assert list(found["method"]) == ["PaDiM (EfficientNet-Lite0)", "PaDiM (WideResNet-50-2)"]
-    assert list(found["ours"]) == ["50.00", "60.00 ± 14.14"]  # the mean and deviation of two seeds
-    assert found["verdict"][0] == "another backbone"
-    assert found["verdict"][1].startswith(("reproduced", "not reproduced"))
+    assert set(found["category"]) == {"Metal Plate"}  # no other was run
+    other = found.set_index("method")
+    assert list(other.loc[["DAGAN", "Skip-GANomaly", "CFLOW", "PatchCore"], "verdict"]) == (
+        ["not run"] * 4
+    )
+    assert list(other["bring"][["DAGAN", "CFLOW"]]) == ["", "wide_resnet50_2-95faca4d.pth"]
+    lite, wide = other.loc["PaDiM (EfficientNet-Lite0)"], other.loc["PaDiM (WideResNet-50-2)"]
+    assert (lite["ours"], wide["ours"]) == ("50.00", "60.00 ± 14.14")  # mean and deviation
+    assert (lite["verdict"], lite["bring"]) == ("another backbone", "wide_resnet50_2-95faca4d.pth")
+    assert wide["verdict"].startswith(("reproduced", "not reproduced"))
+    assert wide["bring"] == ""
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
     assert baselines_beside_paper(4, tmp_path).empty
 
