@@ -99,9 +99,11 @@ class Settings:
     image_score: ImageScore = "top1%"  # not given; chosen, see the ledger
 
     def __post_init__(self) -> None:
-        """Refuse values with which no run could succeed."""
+        """Refuse values with which no run could succeed; 0 for 0.0 is the same setting."""
         for name, kind in get_type_hints(type(self)).items():
             _check_kind(name, getattr(self, name), kind)
+            if kind is float:
+                object.__setattr__(self, name, float(getattr(self, name)))
         rules = {
             "image_size": (
                 self.image_size >= 64 and self.image_size % 8 == 0,

@@ -112,6 +112,13 @@ def test_a_calibrated_score_needs_no_training_of_its_own():
     assert not same_training(make_settings(noise=0.2), PRESETS["replication"])
 
 
+def test_a_whole_number_for_a_fraction_is_the_same_setting():
+    whole, fraction = make_settings(noise=0, c1=1), make_settings(noise=0.0, c1=1.0)
+    assert repr(whole) == repr(fraction)
+    assert json.dumps(whole.as_dict()) == json.dumps(fraction.as_dict())
+    assert variant(whole) == variant(fraction) == "replication_noise-0_c1-1"
+
+
 def test_presets_carry_their_names():
     assert set(PRESETS) == {"paper", "replication", "improved", "demo"}
     for name, settings in PRESETS.items():
