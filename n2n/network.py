@@ -94,6 +94,8 @@ class SKFF(nn.Module):
         pooled = torch.stack([self.pool(branch) for branch in branches]).sum(0)
         squeezed = self.squeeze(pooled)
         weights = torch.stack([excite(squeezed) for excite in self.excite]).softmax(0)
+        # Autocast takes the softmax in float32; full-size products in it would cost twice as much.
+        weights = weights.to(branches[0].dtype)
         fused = weights[0] * branches[0]
         for weight, branch in zip(weights[1:], branches[1:], strict=True):
             fused = fused + F.interpolate(
@@ -107,6 +109,15 @@ class Down(nn.Sequential):
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.PixelUnshuffle(2), conv1x1(4 * channels, 2 * channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, 2 * channels, H / 2, W / 2).
+
+        A convolution of 2x2 pixels with these weights is both, without the rearranged copy.
+        """
+        weight, bias = self[1].parameters()
+        channels = x.shape[1]
+        return F.conv2d(x, weight.reshape(2 * channels, channels, 2, 2), bias, stride=2)
 
 
 class Up(nn.Sequential):
