@@ -6,6 +6,7 @@ All from run records; the small study's runs are those of `n2n.sensitivity`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -244,7 +245,7 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
     categories = list(dict.fromkeys(found["category"]))
     detectors = list(dict.fromkeys(found.sort_values("whole")["detector"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(10, 1.2 + 0.3 * len(detectors)), sharey=True,
+        1, max(len(categories), 1), figsize=(11, 1.2 + 0.3 * len(detectors)), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for axes, category in zip(grid[0], categories, strict=False):
@@ -262,9 +263,9 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def _detector(settings: dict[str, object]) -> str:
+def _detector(settings: dict[str, Any]) -> str:
     if settings.get("method") in METHODS:
-        return row_label(settings)
+        return row_label({**settings, "epochs": None})  # one row, whatever its budget
     changed = changes(settings_from_dict(settings), PRESETS["replication"])
     kept = {name: value for name, value in changed.items() if name not in ("epochs", "t_max")}
     names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)
