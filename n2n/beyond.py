@@ -19,8 +19,8 @@ _CALIBRATED = {"calibration": PRESETS["improved"].calibration}
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "replication": {},
     "improved: the score calibrated": _CALIBRATED,
-    "constants squared, one image a step": OTHER_TRAINING,
-    "constants squared, one image a step, calibrated": OTHER_TRAINING | _CALIBRATED,
+    "squared constants, batch 1": OTHER_TRAINING,
+    "squared constants, batch 1, calibrated": OTHER_TRAINING | _CALIBRATED,
 }
 
 

@@ -110,7 +110,7 @@ def pixel_metrics(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) 
     if not _defined(masks):
         return dict.fromkeys(PIXEL_KEYS, math.nan)
     above, reached, gained, step = _steps(maps, masks)
-    shares = np.concatenate([_region_shares(mask) for mask in masks])
+    shares = np.concatenate([_region_shares(mask) for mask in masks if mask.any()])
     overlap: Floats = np.bincount(step, shares).astype(np.float64)
     values = _measure(above, reached, gained, int((~masks).sum()), overlap, fpr_limit)
     return {key: float(value) for key, value in values.items()}
@@ -232,7 +232,8 @@ def _checked(
             f"The scores have the shape {scores.shape}, but their labels {labels.shape}; "
             "give one label for each score."
         )
-    if not np.isfinite(scores).all():
+    # NaN and infinity reach an end of the range; no array of booleans is formed.
+    if scores.size and not np.isfinite([scores.min(), scores.max()]).all():
         raise N2NError("A score is not a finite number; repeat the run that made it.")
     if fpr_limit is not None:
         if scores.ndim != 3:
