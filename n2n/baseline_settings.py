@@ -166,10 +166,14 @@ def brought(source: str) -> str | None:
     return BACKBONES[source].file if source in BACKBONES else None
 
 
-def row_label(settings: dict[str, Any]) -> str:
-    """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs)'."""
+def row_label(settings: dict[str, Any], budget: bool = True) -> str:
+    """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs)'.
+
+    Without the budget, the name is that of the method and its backbone alone.
+    """
     method = METHODS[settings["method"]]
-    epochs = settings.get("epochs") or method.epochs
+    epochs = settings.get("epochs") if budget else None
+    epochs = epochs or method.epochs
     short = f"{epochs} of {method.epochs} epochs" if epochs < method.epochs else ""
     inside = ", ".join(text for text in (LABELS[settings["backbone"]], short) if text)
     return f"{method.label} ({inside})" if inside else method.label

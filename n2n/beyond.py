@@ -27,7 +27,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
 def beside_paper(results: Path) -> pd.DataFrame:
     """AUROC (percent) of both presets for each printed cell whose category was run with both.
 
-    Means over the seeds; the interval is that of `improved` and spans its seeds.
+    Means over the seeds that both have; the interval is that of `improved` and spans them.
     """
     records = find_records(results)
     printed = printed_cells()
@@ -38,6 +38,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
             matching_records(records, str(cell.dataset), str(cell.category), "Ours", preset)
             for preset in ("replication", "improved")
         )
+        ours, better = _of_the_same_seeds([ours, better])
         if not ours or not better:
             continue
         level = str(cell.level)
@@ -51,7 +52,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
                 "replication": _mean([record.metric(level) for record in ours]),
                 "improved": _mean([record.metric(level) for record in better]),
                 "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
-                "seeds": f"{len(ours)}, {len(better)}",
+                "seeds": len(better),
                 "epochs": f"{_epochs(ours)}, {_epochs(better)}",
             }
         )
@@ -66,14 +67,15 @@ def ingredients(results: Path) -> pd.DataFrame:
 
     *Synthetic* is the image-level AUROC on the synthetic defects, by which `improved` was
     chosen; *peak in the defect* is the share of anomalous test images whose largest value lies in
-    the mask, on the map that the image score is taken from.
+    the mask, on the map that the image score is taken from. Means over the seeds that all runs of
+    a category have.
     """
     records = find_records(results)
     rows = []
     for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
-        for name, changes in INGREDIENTS.items():
-            settings = make_settings("replication", **changes)
-            found = runs_of(records, dataset, category, settings)
+        tried = {n: make_settings("replication", **c) for n, c in INGREDIENTS.items()}
+        runs = [runs_of(records, dataset, category, settings) for settings in tried.values()]
+        for (name, settings), found in zip(tried.items(), _of_the_same_seeds(runs), strict=True):
             if not found:
                 continue
             score = f"image_{settings.image_score}"
@@ -99,6 +101,13 @@ def ingredients(results: Path) -> pd.DataFrame:
         "peak in the defect", "seeds", "epochs",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _of_the_same_seeds(runs: list[list[Record]]) -> list[list[Record]]:
+    """Of each list of runs that is not empty those whose seeds all such lists have."""
+    seeds = [{record.key.seed for record in found} for found in runs if found]
+    shared = set.intersection(*seeds) if seeds else set()
+    return [[record for record in found if record.key.seed in shared] for found in runs]
 
 
 def _mean(values: list[float]) -> str:

@@ -184,24 +184,25 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     """A panel per category: image-level AUROC over seconds of training; see `n2n.tables.costs`."""
     categories = list(dict.fromkeys(costs["category"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(3 * max(len(categories), 1), 3.4), sharey=True,
+        1, max(len(categories), 1), figsize=(2.8 * max(len(categories), 1), 4.4), sharey=True,
         sharex=True, squeeze=False, layout="constrained",
     )  # fmt: skip
-    methods = list(dict.fromkeys(costs["method"]))
-    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    detectors = sorted(set(costs["detector"]))
+    colours = dict(zip(detectors, sns.color_palette("tab10", len(detectors)), strict=True))
     for axes, category in zip(grid[0], categories, strict=False):
         for row in costs[costs["category"] == category].itertuples():
             axes.plot(
-                row.seconds, row.auroc, "o", ms=8, color=colours[row.method], label=row.method
+                row.seconds, row.auroc, "o", ms=8, color=colours[row.detector]
             )  # fmt: skip
         axes.set(xscale="log", xlabel="training, s", title=category)
     grid[0, 0].set_ylabel("image AUROC, %")
-    grid[0, 0].set_xlim(10, max(1e4, 2 * costs["seconds"].max() if len(costs) else 0))
+    if len(costs):
+        grid[0, 0].set_xlim(costs["seconds"].min() / 2, costs["seconds"].max() * 2)
     handles = [
         Line2D([], [], marker="o", ls="", color=colour, label=method)
         for method, colour in colours.items()
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
     plt.close(figure)
     return figure

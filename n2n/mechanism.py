@@ -265,7 +265,7 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
 
 def _detector(settings: dict[str, Any]) -> str:
     if settings.get("method") in METHODS:
-        return row_label({**settings, "epochs": None})  # one row, whatever its budget
+        return row_label(settings, budget=False)
     changed = changes(settings_from_dict(settings), PRESETS["replication"])
     kept = {name: value for name, value in changed.items() if name not in ("epochs", "t_max")}
     names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)

@@ -16,6 +16,7 @@ from n2n.settings import make_settings, variant
 from n2n.tables import (
     baselines_beside_paper,
     compare,
+    costs,
     coverage,
     escape_markdown,
     ours_beside_paper,
@@ -218,6 +219,26 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     assert wide["bring"] == ""
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
     assert baselines_beside_paper(4, tmp_path).empty
+
+
+def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
+    for epochs, seed in ((4, 0), (4, 1), (200, 0)):
+        settings = make_baseline_settings("rd4ad", epochs=epochs)
+        content = {
+            "metrics": {"image": {"auroc": 0.5 + seed / 5}, "pixel": {"auroc": 0.9}},
+            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
+            "settings": asdict(settings),
+            "training": {"seconds": 10.0 + seed},
+        }
+        key = RunKey("VisA", "fryum", "rd4ad", settings.variant, seed)
+        write_record(key, tmp_path, content, lambda _: None)
+    found = costs(tmp_path)
+    assert list(found["method"]) == [
+        "RD4AD (EfficientNet-Lite0)", "RD4AD (EfficientNet-Lite0, 4 of 200 epochs)"
+    ]  # fmt: skip
+    assert set(found["detector"]) == {"RD4AD (EfficientNet-Lite0)"}
+    assert list(found["auroc"]) == pytest.approx([50, 60])
+    assert list(found["seconds"]) == [10.0, 10.5]
 
 
 def test_html_in_names_is_shown_and_not_obeyed() -> None:
