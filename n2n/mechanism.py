@@ -245,7 +245,7 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
     categories = list(dict.fromkeys(found["category"]))
     detectors = list(dict.fromkeys(found.sort_values("whole")["detector"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(11, 1.2 + 0.3 * len(detectors)), sharey=True,
+        1, max(len(categories), 1), figsize=(9, 1.2 + 0.3 * len(detectors)), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for axes, category in zip(grid[0], categories, strict=False):

@@ -172,7 +172,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     order = order.sort_values()
     at = {variant: row for row, variant in enumerate(order.index)}
     figure, columns = plt.subplots(
-        1, 3, figsize=(12, 1.2 + 0.3 * len(at)), sharey=True, layout="constrained"
+        1, 3, figsize=(9.5, 1.2 + 0.28 * len(at)), sharey=True, layout="constrained"
     )
     for axes, level in zip(columns, LEVELS, strict=True):
         part = found[found["level"] == level]

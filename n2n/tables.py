@@ -255,7 +255,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     methods = {method.label: method for method in METHODS.values()}
     records = find_records(results)
     columns = [
-        "category", "method", "paper", "ours", "95 % interval", "verdict", "bring", "seeds",
+        "category", "method", "paper", "ours", "verdict", "95 % interval", "bring", "seeds",
         "fit, s", "per image, s", "peak, MiB",
     ]  # fmt: skip
     at_hand = {(record.key.dataset, record.key.category) for record in records}
@@ -277,7 +277,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
             judged = row["verdict"] not in ("not run", "another backbone", "other textures")
             common = {
                 "category": _label(str(cell.category)),
-                "paper": f"{cell.printed} ({cell.column})",
+                "paper": cell.printed,
                 "bring": "" if judged else brought(own) or "",
             }
             rows.append(dict.fromkeys(columns, "") | common | row)
