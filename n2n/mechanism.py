@@ -255,7 +255,7 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
         axes.plot(part["whole"], at, "o", color=ANOMALOUS, label="whole images")
         axes.plot(part["hidden"], at, "o", color=ANOMALOUS, mfc="white", label="defects hidden")
         axes.axvline(50, color=PAPER, lw=0.8, ls=":")
-        axes.set(xlabel="image AUROC, %", xlim=(-2, 102), title=category)
+        axes.set(xlabel="AUROC, %", xlim=(-3, 103), title=category)
         axes.set_yticks(range(len(detectors)), detectors)
     if categories:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)

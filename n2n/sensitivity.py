@@ -188,7 +188,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
                 label=str(category).replace("_", " "),
             )  # fmt: skip
         axes.axvline(0, color="black", lw=0.8)
-        axes.set(xlabel=f"change of AUROC, points\n{LEVELS[level]}", yticks=list(at.values()))
+        axes.set(xlabel=f"AUROC, points\n{LEVELS[level]}", yticks=list(at.values()))
         axes.set_yticklabels(list(at))
         axes.set_ylim(-0.7, len(at) - 0.3)
         axes.grid(axis="y", alpha=0.4)
