@@ -1,8 +1,8 @@
 """Exact detection and localisation metrics, without a grid of thresholds.
 
-Where each positive stands among the negatives determines every metric here. So the negatives are
-sorted once, and two binary searches count those above each positive and those that tie with it;
-all metrics follow in closed form. Each lies between 0 and 1, and is NaN where it is
+Where each positive stands among the negatives determines every metric here. So the negatives above
+each distinct score of a positive and those that tie with it are counted once; all metrics follow in
+closed form. Each lies between 0 and 1, and is NaN where it is
 not defined: without a positive, without a negative, or without anything.
 
 Every function raises `N2NError` where a score is not finite or the shapes do not fit.
@@ -96,7 +96,7 @@ def image_metrics(scores: Scores, labels: Labels) -> dict[str, float]:
 
 
 def pixel_metrics(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
-    """AUROC, average precision and F1-max of all pixels together, and AUPRO; sorts them once.
+    """AUROC, average precision and F1-max of all pixels together, and AUPRO, from one count.
 
     Args:
         maps: (N, H, W), larger is more anomalous.
@@ -256,12 +256,45 @@ def _steps(
         The negatives with a larger score, the negatives with at least this score, and the
         positives with this score; then, for each positive in reading order, the number of its step.
     """
-    negative = scores[~labels]
-    negative.sort()  # in place: `np.sort` would copy all of it once more
     distinct, step, gained = np.unique(-scores[labels], return_inverse=True, return_counts=True)
-    above = len(negative) - np.searchsorted(negative, -distinct, "right")
-    reached = len(negative) - np.searchsorted(negative, -distinct, "left")
-    return above, reached, gained, step
+    above, reached = _negatives(scores[~labels], -distinct[::-1])
+    return above[::-1], reached[::-1], gained, step
+
+
+def _negatives(negative: Scores, distinct: Scores) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """How many negatives lie above each of the distinct scores, and how many at or above it.
+
+    Nothing is sorted. The range of the distinct scores, which rise, is cut into cells; where a
+    cell holds one of them at most, a comparison tells how many lie below a negative, and only
+    elsewhere it is searched for. A cell's number never falls as the score rises, so that rounding
+    in it does no harm.
+    """
+    cells = min(2**20, 4 * (len(negative) + len(distinct)))
+    span = float(distinct[-1]) - float(distinct[0])
+    scale = cells / span if span > cells / np.finfo(np.float64).max else 0.0
+
+    def cell(values: Scores) -> NDArray[np.intp]:
+        if scale == 0:  # of one score, or of a range beyond the numbers: a single cell
+            return np.zeros(len(values), np.intp)
+        with np.errstate(over="ignore"):  # far outside is outside
+            place = (values - distinct[0]).astype(np.float64) * scale
+        found: NDArray[np.intp] = place.clip(0, cells - 1).astype(np.intp)
+        return found
+
+    first = np.searchsorted(cell(distinct), np.arange(cells + 1))
+    crowded = np.diff(first) > 1
+    ends = np.append(distinct, np.inf).astype(distinct.dtype)
+    below, ties = np.zeros((2, len(ends)), np.intp)
+    for part in np.array_split(negative, -(-len(negative) // 2**20)):  # fits the cache
+        at = cell(part)
+        rank = first[at]  # distinct scores below
+        rank += ends[rank] < part
+        many = crowded[at]
+        rank[many] = np.searchsorted(distinct, part[many])
+        below += np.bincount(rank, minlength=len(ends))
+        ties += np.bincount(rank[ends[rank] == part], minlength=len(ends))
+    above = below[::-1].cumsum()[::-1][1:]
+    return above, above + ties[:-1]
 
 
 def _measure(

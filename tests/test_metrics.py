@@ -89,6 +89,28 @@ def test_agrees_with_scikit_learn(decimals: int, seed: int, shift: float) -> Non
     assert ours["f1max"] == pytest.approx(slow_f1_max(scores, labels), abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "stretch",
+    [
+        lambda x: np.exp(20 * x),  # nearly all scores close together, a few far away
+        lambda x: np.where(x > 1, np.sign(x) * 3e38, x),  # a range beyond float32
+        lambda x: np.round(x) * 1e-44,  # below the normal numbers
+        lambda x: np.minimum(x, -1),  # one score for most
+        lambda x: x + 1e6,  # few distinct in float32
+    ],
+)
+def test_scores_of_any_range(stretch: Callable[..., np.ndarray], dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    scores = stretch(rng.standard_normal(4000)).astype(dtype)
+    labels = rng.random(4000) < 0.3
+    found = image_metrics(scores, labels)
+    _, ranks = np.unique(scores, return_inverse=True)  # in the same order, of any size
+    assert found["auroc"] == pytest.approx(reference.roc_auc_score(labels, ranks), abs=1e-12)
+    expected = reference.average_precision_score(labels, ranks)
+    assert found["ap"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_single_functions_give_the_same_values() -> None:
     scores, labels = normal_scores(0)
     values = auroc(scores, labels), average_precision(scores, labels), f1_max(scores, labels)
