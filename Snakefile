@@ -204,10 +204,13 @@ rule demonstration_data:
         "{sys.executable} -m n2n demo-data {DEMO}/data"
 
 
+CHECKED = str(Path(RESULTS) / "work" / "check.txt")
+
+
 # A damaged image fails its own runs and no others, so the check only reports.
 rule check:
     output:
-        f"{RESULTS}/work/check.txt",
+        CHECKED,
     params:
         data=DATA,
     run:
@@ -221,7 +224,7 @@ rule check:
 
 def before_run(wildcards):
     demonstration = wildcards.key.startswith("demo/")
-    return f"{DEMO}/data/demo" if demonstration else f"{RESULTS}/work/check.txt"
+    return f"{DEMO}/data/demo" if demonstration else CHECKED
 
 
 def command_of(home, key):

@@ -253,34 +253,32 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     cells = printed_cells()
     cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
     methods = {method.label: method for method in METHODS.values()}
-    records = find_records(results)
+    at_hand: set[tuple[str, str]] = set()
+    runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
+    for record in find_records(results):
+        key = record.key
+        at_hand.add((key.dataset, key.category))
+        if key.method in METHODS:
+            name = (key.dataset, key.category, METHODS[key.method].label)
+            runs.setdefault(name, {}).setdefault(key.variant, []).append(record)
     columns = [
         "category", "method", "paper", "ours", "verdict", "95 % interval", "bring", "seeds",
         "fit, s", "per image, s", "peak, MiB",
     ]  # fmt: skip
-    at_hand = {(record.key.dataset, record.key.category) for record in records}
     rows = []
     for cell in cells.itertuples():
         if (cell.dataset, cell.category) not in at_hand or cell.column not in methods:
             continue
-        runs: dict[str, list[Record]] = {}
-        for record in records:
-            key = record.key
-            named = METHODS[key.method].label if key.method in METHODS else ""
-            if (key.dataset, key.category, named) == (cell.dataset, cell.category, cell.column):
-                runs.setdefault(key.variant, []).append(record)
         own = methods[str(cell.column)].own
-        shown = [_baseline_row(cell, found) for found in runs.values()] or [
-            {"method": cell.column, "verdict": "not run"}
-        ]
-        for row in shown:
-            judged = row["verdict"] not in ("not run", "another backbone", "other textures")
-            common = {
-                "category": _label(str(cell.category)),
-                "paper": cell.printed,
-                "bring": "" if judged else brought(own) or "",
-            }
-            rows.append(dict.fromkeys(columns, "") | common | row)
+        row = dict.fromkeys(columns, "") | {
+            "category": _label(str(cell.category)),
+            "method": cell.column,
+            "paper": cell.printed,
+            "verdict": "not run",
+            "bring": brought(own) or "",
+        }
+        variants = runs.get((cell.dataset, cell.category, cell.column), {})
+        rows += [row | _baseline_row(cell, found) for found in variants.values()] or [row]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -294,9 +292,10 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
     ours = float(np.mean(values))
     if settings["backbone"] == method.own:
         short = settings.get("epochs", method.epochs) < method.epochs
-        judged = verdict(cell.value, ours, low, high, short)
+        judged = {"verdict": verdict(cell.value, ours, low, high, short), "bring": ""}
     else:
-        judged = "other textures" if settings["method"] == "draem" else "another backbone"
+        other = "other textures" if settings["method"] == "draem" else "another backbone"
+        judged = {"verdict": other}
 
     def mean(part: str, name: str) -> float:
         return float(np.mean([record.content[part][name] for record in records]))
@@ -305,7 +304,7 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
         "method": row_label(settings),
         "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
         "95 % interval": f"{low:.2f} to {high:.2f}",
-        "verdict": judged,
+        **judged,
         "seeds": len(records),
         "fit, s": f"{mean('training', 'seconds'):.0f}",
         "per image, s": f"{mean('inference', 'seconds_per_image'):.2f}",
