@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -63,6 +64,12 @@ def test_source_notebooks_have_no_outputs(path: Path) -> None:
         if cell["cell_type"] == "code":
             assert cell["outputs"] == []
             assert cell["execution_count"] is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_every_benchmark_can_be_started(path: Path) -> None:
+    """Nothing that it imports has moved."""
+    assert importlib.import_module(f"benchmarks.{path.stem}")
 
 
 def test_there_is_a_notebook_for_each_table_and_page() -> None:
