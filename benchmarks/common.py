@@ -73,16 +73,20 @@ def peak_mib(work: Callable[[], object], device: torch.device) -> float:
 
 
 def training(
-    settings: Settings, device: torch.device
+    settings: Settings, device: torch.device, compilation: str | None = "default"
 ) -> tuple[Reconstruct, torch.optim.Optimizer, Tensor, torch.Generator]:
-    """What `n2n.training.train_step` takes, as `n2n run` has it; the images are random."""
+    """What `n2n.training.train_step` takes, as `n2n run` has it; the images are random.
+
+    ``compilation`` is a mode of ``torch.compile`` and of no effect on a CPU; None is eager.
+    """
     network: nn.Module = build_network(settings, 0, device).train()
     optimiser = build_optimiser(network, settings, device)
     noise = torch.Generator(device).manual_seed(0)
     shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
     images = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8, device=device)
-    compiled = torch.compile(network) if device.type == "cuda" else network
-    return compiled, optimiser, images, noise
+    compiled = device.type == "cuda" and compilation is not None
+    step: Reconstruct = torch.compile(network, mode=compilation) if compiled else network
+    return step, optimiser, images, noise
 
 
 def write_table(name: str, title: str, notes: str, rows: list[dict[str, str]], origin: str) -> None:

@@ -1,16 +1,20 @@
-"""What half precision does to the numbers: ``N2N_DATA=ROOT python -m benchmarks.precision``.
+"""What half precision does to the numbers: ``python -m benchmarks.precision``.
 
-Every run of the tables whose weights are on this machine detects its test images in float32 and in
-bfloat16.
+Two tables. Scoring: every run of the paper's tables whose weights are on this machine detects its
+test images in float32 and in bfloat16 (``N2N_DATA`` names the images). Training: the runs of
+``studies/precision.yaml``, made in float32, beside the same runs of ``studies/sensitivity.yaml``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import stats
 
 from benchmarks.common import name_of, now, provenance, write_table
 from n2n.data import load_category
@@ -26,29 +30,18 @@ REPLICATION = PRESETS["replication"]
 OF_THE_TABLES = {"noise", "attention", "epochs", "t_max"}  # what their cells and budgets change
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--size", type=int, help="ignored: the size is that of the run")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    root = os.environ.get("N2N_DATA")
-    rows = []
-    for record in find_records(options.results) if root else []:
+def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
+    """A row for each run: the change of each AUROC, and the seconds of both."""
+    for record in find_records(results):
         if record.key.method != "n2n" or not (record.folder / WEIGHTS).exists():
             continue
-        if (
-            not set(changes(settings_from_dict(record.content["settings"]), REPLICATION))
-            <= OF_THE_TABLES
-        ):
+        settings = settings_from_dict(record.content["settings"])
+        if not set(changes(settings, REPLICATION)) <= OF_THE_TABLES:
             continue
         network, chosen, _, _ = load_network(record.folder, device)
         images = load_category(
-            Path(str(root)), record.key.dataset, record.key.category, chosen.image_size,
-            cache=options.results / "work" / "images", progress=False,
+            root, record.key.dataset, record.key.category, chosen.image_size,
+            cache=results / "work" / "images", progress=False,
         )  # fmt: skip
         found, seconds = {}, {}
         for precision in (torch.float32, torch.bfloat16):
@@ -57,27 +50,77 @@ def main() -> None:
             seconds[precision] = now(device) - began
             found[precision] = aurocs(images, detected)
         full, half = found[torch.float32], found[torch.bfloat16]
-        rows.append(
-            {
-                "run": f"{record.key.category}, {record.key.variant}, seed {record.key.seed}",
-                **{
-                    f"{name.replace('_', ' ')}, change": f"{100 * (half[name] - full[name]):+.3f}"
-                    for name in full
-                },
-                "float32 s": f"{seconds[torch.float32]:.1f}",
-                "bfloat16 s": f"{seconds[torch.bfloat16]:.1f}",
-            }
+        yield {
+            "run": f"{record.key.category}, {record.key.variant}, seed {record.key.seed}",
+            **{
+                f"{name.replace('_', ' ')}, change": f"{100 * (half[name] - full[name]):+.3f}"
+                for name in full
+            },
+            "float32 s": f"{seconds[torch.float32]:.1f}",
+            "bfloat16 s": f"{seconds[torch.bfloat16]:.1f}",
+        }
+
+
+def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
+    """A row for each category: mean change of the AUROCs over the seeds, 95 % interval (t)."""
+    others = {record.key: record.content for record in find_records(half)}
+    pairs: dict[str, list[np.ndarray]] = {}
+    for record in find_records(full):
+        if (other := others.get(record.key)) is None:
+            continue
+        if other["provenance"]["precision"] != "bfloat16":
+            continue
+        pairs.setdefault(record.key.category, []).append(
+            np.array([[content["image_scores"][name]["auroc"] for name in ("max", "mean", "top1%")]
+                      + [content["metrics"]["pixel"]["auroc"]]
+                      for content in (record.content, other)])
+        )  # fmt: skip
+    names = ("image max", "image mean", "image top1%", "pixel")
+    groups = pairs | {"all": [pair for group in pairs.values() for pair in group]}
+    for category, group in groups.items():
+        if len(group) < 2:
+            continue
+        values = 100 * np.stack(group)  # (runs, float32 and bfloat16, scores)
+        change = values[:, 1] - values[:, 0]
+        half_width = stats.t.ppf(0.975, len(group) - 1) * stats.sem(change, axis=0)
+        yield {"category": category, "pairs": str(len(group))} | {
+            f"{name}, change": f"{mean:+.2f} ± {half:.2f}"
+            for name, mean, half in zip(names, change.mean(0), half_width, strict=True)
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--float32", type=Path, default=Path("results/float32"))
+    parser.add_argument("--size", type=int, help="ignored: the size is that of the run")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    root = os.environ.get("N2N_DATA")
+    if rows := list(scoring(options.results, Path(root), device)) if root else []:
+        write_table(
+            f"precision_{name_of(device)}",
+            "Scoring in half precision",
+            "Change of AUROC in points from float32 to bfloat16, the same weights and test images.",
+            rows,
+            provenance(device),
         )
-    if not rows:
-        print("No weights or no N2N_DATA here: nothing to compare.")
-        return
-    write_table(
-        f"precision_{name_of(device)}",
-        "Half precision against single precision",
-        "Change of AUROC in points from float32 to bfloat16, the same weights and test images.",
-        rows,
-        provenance(device),
-    )
+    else:
+        print("No weights or no N2N_DATA here: scoring is not compared.")
+    if rows := list(training(options.results, options.float32)):
+        write_table(
+            "precision_training",
+            "Training in half precision",
+            "Change of AUROC in points from training in float32 to training in bfloat16, the same "
+            "seeds: mean and 95 % interval (t). The records name the machines.",
+            rows,
+            "",
+        )
+    else:
+        print(f"No runs of {options.results} are in {options.float32}, too: see the study file.")
 
 
 if __name__ == "__main__":

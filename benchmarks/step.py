@@ -1,7 +1,8 @@
 """Where the time of a training step goes: ``python -m benchmarks.step``.
 
-Each configuration runs in processes of its own, since the allocator's settings hold for a whole
-process; the configurations take turns, so that what else the machine does meets each alike.
+On a CPU with and without keeping freed memory, on a GPU eager, compiled, and compiled with CUDA
+graphs. Each configuration runs in processes of its own, since the allocator's settings hold for a
+whole process; the configurations take turns, so that what else the machine does meets each alike.
 """
 
 from __future__ import annotations
@@ -22,18 +23,27 @@ from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.settings import make_settings
 from n2n.training import train_step
 
+# What is varied on a device, and its values; the gain is over the first.
+WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cpu": ("freed memory", ("", "kept")),
+    "cuda": ("network", ("eager", "compiled", "compiled, CUDA graphs")),
+}
+MODES = {"eager": None, "compiled, CUDA graphs": "reduce-overhead"}  # of torch.compile
 PARTS = ("data", "network forward", "loss", "network backward", "optimiser")
 
 
 def measure(
-    width: int, precision: str, keep: bool, size: int, steps: int, device: torch.device
+    width: int, precision: str, way: str, size: int, steps: int, device: torch.device
 ) -> list[list[float]]:
-    """Seconds of each part for so many steps, after one to warm up."""
-    if keep:
+    """Seconds of each part for so many steps, after some to warm up."""
+    warm = 1
+    if way == "kept":
         keep_freed_memory()
+    elif device.type == "cuda":
+        warm = 3  # to compile, and to record a graph
     settings = make_settings("replication", image_size=size, width=width)
     dtype = choose_precision(precision, device)
-    network, optimiser, images, noise = training(settings, device)
+    network, optimiser, images, noise = training(settings, device, MODES.get(way, "default"))
     marks: list[float] = []
 
     def mark(*_: object) -> None:
@@ -48,13 +58,13 @@ def measure(
 
     optimiser.register_step_pre_hook(mark)
     rows = []
-    for _ in range(steps + 1):
+    for _ in range(steps + warm):
         marks.clear()
         mark()
         train_step(watched, optimiser, images, noise, settings, dtype)
         mark()
         rows.append([end - begin for begin, end in itertools.pairwise(marks)])
-    return rows[1:]
+    return rows[warm:]
 
 
 def main() -> None:
@@ -71,14 +81,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     if options.one:
-        width, precision, keep = json.loads(options.one)
-        print(json.dumps(measure(width, precision, keep, options.size, options.steps, device)))
+        width, precision, way = json.loads(options.one)
+        print(json.dumps(measure(width, precision, way, options.size, options.steps, device)))
         return
 
     widths = [int(width) for width in options.widths.split(",")]
-    allocators = [False, True] if device.type == "cpu" else [False]
-    configurations = list(itertools.product(widths, options.precisions.split(","), allocators))
-    steps: dict[tuple[int, str, bool], list[list[float]]] = {c: [] for c in configurations}
+    varied, ways = WAYS.get(device.type, ("network", ("eager",)))
+    configurations = list(itertools.product(widths, options.precisions.split(","), ways))
+    steps: dict[tuple[int, str, str], list[list[float]]] = {c: [] for c in configurations}
     common = ["--device", str(device), "--size", str(options.size), "--steps", str(options.steps)]
     common += ["--threads", str(options.threads)]
     for _ in range(options.rounds):
@@ -91,27 +101,24 @@ def main() -> None:
             steps[configuration] += json.loads(done.stdout)
 
     rows = []
-    for (width, precision, keep), times in steps.items():
+    for (width, precision, way), times in steps.items():
         whole = median(sum(step) for step in times)
-        row = {"width": str(width), "precision": precision, "freed memory": "kept" if keep else ""}
+        row = {"width": str(width), "precision": precision, varied: way}
         row["step ms"] = f"{1e3 * whole:.0f}"
         row["least ms"] = f"{1e3 * min(sum(step) for step in times):.0f}"
         for index, part in enumerate(PARTS):
             row[f"{part} ms"] = f"{1e3 * median(step[index] for step in times):.0f}"
         row["loss share"] = f"{100 * median(step[2] / sum(step) for step in times):.0f} %"
-        if keep:
-            without = median(sum(step) for step in steps[width, precision, False])
-            row["gain of keeping"] = f"{without / whole:.2f}"
-        else:
-            row["gain of keeping"] = ""
+        without = median(sum(step) for step in steps[width, precision, ways[0]])
+        row["gain"] = "" if way == ways[0] else f"{without / whole:.2f}"
         rows.append(row)
     write_table(
         f"step_{name_of(device)}",
         "One training step",
         f"Batch 4 at {options.size}x{options.size}; medians over {options.rounds} processes of "
-        f"{options.steps} steps each, after one to warm up. 'Kept' is "
-        "`n2n.device.keep_freed_memory`; the loss includes its backward pass. "
-        "One thread is timed by its own processor time.",
+        f"{options.steps} steps each, after one to warm up (on a GPU three). 'Kept' is "
+        "`n2n.device.keep_freed_memory`; the loss includes its backward pass; the gain is that of "
+        f"{varied!r} over the first line. One thread is timed by its own processor time.",
         rows,
         provenance(device),
     )

@@ -45,8 +45,8 @@ def targets(device: torch.device) -> Iterator[tuple[str, str, Callable[[], tuple
         return number(read(f"loss_{here}", "method")[method][column])
 
     def step(column: str) -> float:
-        rows = read(f"step_{here}", "width", "precision", "freed memory")
-        return number(rows["32, bfloat16, " + ("" if gpu else "kept")][column])
+        rows = read(f"step_{here}", "width", "precision", "network" if gpu else "freed memory")
+        return number(rows["32, bfloat16, " + ("compiled" if gpu else "kept")][column])
 
     def roofline(precision: str, column: str) -> float:
         return number(read(f"roofline_{here}", "width", "precision")[f"32, {precision}"][column])

@@ -79,7 +79,8 @@ def run_experiment(
         seed: of everything random.
         results: folder of the records; see `n2n.records`.
         device: 'auto', 'cpu', 'cuda', ...
-        precision: 'auto', 'float32' or 'bfloat16'.
+        precision: of the training: 'auto', 'float32' or 'bfloat16'. Scores are always float32: in
+            half precision a pair of images that are nearly alike can change places.
         compile_network: use ``torch.compile``; None does so on a GPU.
         trace: measure detection after each so many epochs and write ``trace.csv``; 0 does not.
             It is a diagnostic: no checkpoint and no setting is chosen by it.
@@ -133,9 +134,9 @@ def _run(
 
     def look(network: nn.Module, *parts: Category) -> list[Detection]:
         """Detections in the test images of each part, calibrated if the settings say so."""
-        expected = _expected(network, images.train[learned], settings, where, dtype)
+        expected = _expected(network, images.train[learned], settings, where)
         return [
-            detect(network, part.test, settings, where, dtype, expected=expected, progress=False)
+            detect(network, part.test, settings, where, expected=expected, progress=False)
             for part in parts
         ]
 
@@ -170,14 +171,11 @@ def _run(
     resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
-    expected = _expected(trained.network, images.train[learned], settings, where, dtype)
+    expected = _expected(trained.network, images.train[learned], settings, where)
     detected, held_out_seen = (
-        detect(
-            trained.network, part.test, settings, where, dtype, expected=expected,
-            progress=progress,
-        )
+        detect(trained.network, part.test, settings, where, expected=expected, progress=progress)
         for part in (images, development)
-    )  # fmt: skip
+    )
     (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
@@ -214,6 +212,7 @@ def _run(
         | {
             "device": describe(where),
             "precision": str(dtype).removeprefix("torch."),
+            "scored_in": "float32",  # without this entry: in the precision of the training
             "compiled": compile_network,
             "command": " ".join(
                 [
@@ -241,12 +240,11 @@ def _expected(
     normal: torch.Tensor,
     settings: Settings,
     device: torch.device,
-    precision: torch.dtype,
 ) -> Expected | None:
     """What error to expect where, from the images of the training; None without calibration."""
     if settings.calibration == "none":
         return None
-    maps = detect(network, normal, settings, device, precision, progress=False).maps
+    maps = detect(network, normal, settings, device, progress=False).maps
     return expected_error(maps)
 
 

@@ -110,9 +110,26 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
     assert outcome.exit_code == 0, outcome.output
     table = pd.read_csv(tmp_path / "out/scores.csv")
     recorded = pd.read_csv(finished / "scores.csv").set_index("image")["top1%"]
-    assert table["score"].item() == pytest.approx(recorded["test/spot/000.png"], rel=1e-3)
+    assert table["score"].item() == pytest.approx(recorded["test/spot/000.png"], rel=1e-6)
     for name in ("000_heat.png", "000_overlay.png"):
         assert Image.open(tmp_path / "out" / name).size == (64, 64)
+
+
+def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_path: Path) -> None:
+    assert run_parts(parts, tmp_path, "--precision", "bfloat16").exit_code == 0
+    run = next(tmp_path.glob("runs/*/*/*/*/seed0"))
+    origin = json.loads((run / "record.json").read_text())["provenance"]
+    assert (origin["precision"], origin["scored_in"]) == ("bfloat16", "float32")
+    recorded = pd.read_csv(run / "scores.csv").set_index("image")["top1%"]["test/spot/000.png"]
+    image = parts / "parts/disc/test/spot/000.png"
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        outcome = n2n("detect", "--run", run, "--out", out, "--precision", precision, image)
+        assert outcome.exit_code == 0, outcome.output
+        scores[precision] = pd.read_csv(out / "scores.csv")["score"].item()
+    assert scores["float32"] == pytest.approx(recorded, rel=1e-6)
+    assert scores["bfloat16"] != pytest.approx(recorded, rel=1e-6)
 
 
 def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> None:
