@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 
-from n2n.device import describe
+from n2n.device import describe, peak_memory_mib, reset_peak_memory
 from n2n.settings import Settings
 from n2n.training import Reconstruct, build_network, build_optimiser
 
@@ -49,15 +50,11 @@ def resident_peak(work: Callable[[], object]) -> float:
     """By how many MiB the process grows at most while it works; NaN where Linux does not tell."""
     if sys.platform != "linux":
         return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far := the size now
-
-    def resident(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
-
-    before = resident("VmRSS")
+    cpu = torch.device("cpu")
+    reset_peak_memory(cpu)
+    before = psutil.Process().memory_info().rss / 2**20
     work()
-    return resident("VmHWM") - before
+    return peak_memory_mib(cpu) - before
 
 
 def peak_mib(work: Callable[[], object], device: torch.device) -> float:

@@ -166,14 +166,25 @@ def brought(source: str) -> str | None:
     return BACKBONES[source].file if source in BACKBONES else None
 
 
-def row_label(settings: dict[str, Any], budget: bool = True) -> str:
-    """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs)'.
+def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool = True) -> str:
+    """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs, bfloat16)'.
 
+    Other settings than the method's own are named, too, and the precision unless it is float32.
     Without the budget, the name is that of the method and its backbone alone.
     """
     method = METHODS[settings["method"]]
-    epochs = settings.get("epochs") if budget else None
-    epochs = epochs or method.epochs
-    short = f"{epochs} of {method.epochs} epochs" if epochs < method.epochs else ""
-    inside = ", ".join(text for text in (LABELS[settings["backbone"]], short) if text)
+    parts = [LABELS[settings["backbone"]]]
+    if budget:
+        run = BaselineSettings(**settings)
+        changed = run.changed()
+        if "epochs" in changed:
+            parts.append(f"{run.epochs} of {method.epochs} epochs")
+        parts += [
+            f"{name.replace('_', ' ')} {value:g}"
+            for name, value in changed.items()
+            if name != "epochs"
+        ]
+        if precision != "float32":
+            parts.append(precision)
+    inside = ", ".join(part for part in parts if part)
     return f"{method.label} ({inside})" if inside else method.label

@@ -24,7 +24,14 @@ from n2n.anomalib_models import fit_anomalib, see
 from n2n.baseline_settings import GANS, BaselineSettings, brought
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
-from n2n.device import choose_device, choose_precision, describe, memory_errors, peak_memory_mib
+from n2n.device import (
+    choose_device,
+    choose_precision,
+    describe,
+    memory_errors,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from n2n.gans import fit_gan
 from n2n.measurement import hidden_defects
 from n2n.records import (
@@ -88,6 +95,7 @@ def run_baseline(
     where = choose_device(device)
     dtype = choose_precision("float32" if precision == "auto" else precision, where)
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
+        reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
             progress=progress,
@@ -115,6 +123,7 @@ def run_baseline(
                 "command": _command(key, settings, dtype),
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
+                "peak_memory_of": "run",  # without this entry: of the process
             },
         }
 

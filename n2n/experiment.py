@@ -17,7 +17,13 @@ from torch import nn
 from n2n import metrics
 from n2n.data import Category, load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.device import choose_device, choose_precision, describe, peak_memory_mib
+from n2n.device import (
+    choose_device,
+    choose_precision,
+    describe,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
@@ -104,6 +110,7 @@ def run_experiment(
     if compile_network is None:
         compile_network = where.type == "cuda"
     with only_one(key, results):
+        reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size,
             cache=results / "work" / "images", progress=progress,
@@ -222,6 +229,7 @@ def _run(
             ),
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
+            "peak_memory_of": "run",  # without this entry: of the process
         },
     }
 

@@ -18,7 +18,7 @@ from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.records import Record, find_records
 from n2n.sensitivity import BASE, changes, in_study, label, own_records
-from n2n.settings import DETECTION, PRESETS, settings_from_dict
+from n2n.settings import DETECTION, PRESETS, Settings, settings_from_dict
 
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
@@ -94,38 +94,43 @@ def full_size_figure(results: Path) -> Figure:
     return figure
 
 
-def mechanism_table(results: Path) -> pd.DataFrame:
+def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """Mean absolute reconstruction error inside and outside the masks, for each lambda.
 
-    In thousandths of the range from black to white; the last column is the ratio of defects to
-    what lies beside them in the same images.
+    In thousandths of the range from black to white, their ratio, and what the maps make of it: how
+    often their largest value lies in the defect, and the image-level AUROC of that value, both in
+    percent. Means over the seeds of all runs that differ from ``base`` in lambda alone.
     """
     rows = []
     for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        known = "reconstruction" in record.content and in_study(settings)
-        if not known or not changes(settings).keys() <= {"noise"}:
+        content = record.content
+        if "reconstruction" not in content or not changes(settings, base).keys() <= {"noise"}:
             continue
-        error = record.content["reconstruction"]["absolute"]
+        error = content["reconstruction"]["absolute"]
         rows.append(
             {
                 "category": record.key.category.replace("_", " "),
                 "λ": settings.noise,
-                "seed": record.key.seed,
-                **{name: 1000 * error[name] for name in ("defects", "beside", "normal")},
-                "ratio": error["defects"] / error["beside"],
+                "seeds": record.key.seed,
+                "in the defects": 1000 * error["defects"],
+                "beside them": 1000 * error["beside"],
+                "in normal images": 1000 * error["normal"],
+                "defects : beside": error["defects"] / error["beside"],
+                "peak in the defect": 100 * content["peak_in_defect"]["maps"],
+                "largest value": 100 * content["image_scores"]["max"]["auroc"],
             }
         )
-    columns = ["category", "λ", "seed", "defects", "beside", "normal", "ratio"]
-    frame = pd.DataFrame(rows, columns=columns).drop(columns="seed")
-    means = frame.groupby(["category", "λ"]).mean().round(2).reset_index()
-    names = {
-        "defects": "in the defects",
-        "beside": "beside them",
-        "normal": "in normal images",
-        "ratio": "defects : beside",
-    }
-    return means.rename(columns=names)
+    columns = (
+        "category", "λ", "seeds", "in the defects", "beside them", "in normal images",
+        "defects : beside", "peak in the defect", "largest value",
+    )  # fmt: skip
+    frame = pd.DataFrame(rows, columns=list(columns))
+    means = {name: (name, "mean") for name in columns[3:]}
+    return (
+        frame.groupby(["category", "λ"]).agg(seeds=("seeds", "count"), **means)
+        .round(1).reset_index()
+    )  # fmt: skip
 
 
 def trivial_table(results: Path) -> pd.DataFrame:

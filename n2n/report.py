@@ -56,10 +56,11 @@ def heading(record: Record) -> str:
 
 def baseline_heading(record: Record) -> str:
     """Which other method was run, in Markdown."""
-    key = record.key
+    key, content = record.key, record.content
+    label = row_label(content["settings"], content["provenance"]["precision"])
     return (
         f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
-        f"{escape_markdown(row_label(record.content['settings']))}, "
+        f"{escape_markdown(label)}, "
         f"`{key.variant.replace('`', '')}`, seed {key.seed}. {_nature(key.dataset)}"
     )
 
@@ -112,7 +113,8 @@ def provenance_table(record: Record) -> HTML:
         "versions": ", ".join(f"{name} {v}" for name, v in origin["packages"].items()),
         "time": f"{origin['wall_seconds'] / 60:.1f} min in all, "
         f"{record.content['training']['seconds'] / 60:.1f} min of training",
-        "peak memory": f"{origin['peak_memory_mib']} MiB",
+        "peak memory": ("" if "peak_memory_of" in origin else "at most ")
+        + f"{origin['peak_memory_mib']} MiB",
         "data": f"{data['train']} training images, {data['test_good']} normal and "
         f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",
     }

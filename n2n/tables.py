@@ -254,13 +254,13 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
     methods = {method.label: method for method in METHODS.values()}
     at_hand: set[tuple[str, str]] = set()
-    runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
+    runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}  # by the row's name
     for record in find_records(results):
         key = record.key
         at_hand.add((key.dataset, key.category))
         if key.method in METHODS:
             name = (key.dataset, key.category, METHODS[key.method].label)
-            runs.setdefault(name, {}).setdefault(key.variant, []).append(record)
+            runs.setdefault(name, {}).setdefault(_baseline_label(record), []).append(record)
     columns = [
         "category", "method", "paper", "ours", "verdict", "95 % interval", "bring", "seeds",
         "fit, s", "per image, s", "peak, MiB",
@@ -278,12 +278,19 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
             "bring": brought(own) or "",
         }
         variants = runs.get((cell.dataset, cell.category, cell.column), {})
-        rows += [row | _baseline_row(cell, found) for found in variants.values()] or [row]
+        rows += [
+            row | {"method": label} | _baseline_row(cell, found)
+            for label, found in variants.items()
+        ] or [row]
     return pd.DataFrame(rows, columns=columns)
 
 
+def _baseline_label(record: Record, budget: bool = True) -> str:
+    return row_label(record.content["settings"], record.content["provenance"]["precision"], budget)
+
+
 def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
-    """One printed cell of a baseline beside the runs of one variant of it, a run per seed."""
+    """One printed cell of a baseline beside one row's runs of it, a run per seed."""
     settings = records[0].content["settings"]
     method = METHODS[settings["method"]]
     values = [100 * record.metric(cell.level) for record in records]
@@ -301,15 +308,21 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
         return float(np.mean([record.content[part][name] for record in records]))
 
     return {
-        "method": row_label(settings),
         "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
         "95 % interval": f"{low:.2f} to {high:.2f}",
         **judged,
         "seeds": len(records),
         "fit, s": f"{mean('training', 'seconds'):.0f}",
         "per image, s": f"{mean('inference', 'seconds_per_image'):.2f}",
-        "peak, MiB": f"{max(r.content['provenance']['peak_memory_mib'] for r in records):.0f}",
+        "peak, MiB": _peak(records),
     }
+
+
+def _peak(records: list[Record]) -> str:
+    """The largest peak of memory; older records hold that of their process, a bound."""
+    origins = [record.content["provenance"] for record in records]
+    bound = "" if all("peak_memory_of" in origin for origin in origins) else "≤ "
+    return f"{bound}{max(origin['peak_memory_mib'] for origin in origins):.0f}"
 
 
 def costs(results: Path) -> pd.DataFrame:
@@ -323,8 +336,7 @@ def costs(results: Path) -> pd.DataFrame:
     for record in records:
         key, content = record.key, record.content
         if key.method in METHODS:
-            label = row_label(content["settings"])
-            detector = row_label(content["settings"], budget=False)
+            label, detector = _baseline_label(record), _baseline_label(record, budget=False)
         else:
             presets = {"replication": "N2N", "improved": "N2N, improved"}
             label = next(

@@ -199,12 +199,17 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
             "settings": asdict(settings),
             "training": {"seconds": 12.3},
             "inference": {"seconds_per_image": 0.05},
-            "provenance": {"peak_memory_mib": 900},
+            "provenance": {"peak_memory_mib": 900, "precision": "float32"},
         }
         key = RunKey("MPDD", "metal_plate", "padim", settings.variant, 0)
         write_record(key, tmp_path, content, lambda _: None)
     content["metrics"] = {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.9}}
     write_record(replace(key, seed=1), tmp_path, content, lambda _: None)
+    # Of another precision and with its own peak of memory: a row of its own
+    content["provenance"] = {
+        "peak_memory_mib": 800, "peak_memory_of": "run", "precision": "bfloat16"
+    }  # fmt: skip
+    write_record(replace(key, seed=2), tmp_path, content, lambda _: None)
     found = baselines_beside_paper(1, tmp_path)
     assert set(found["category"]) == {"Metal Plate"}  # no other was run
     other = found.set_index("method")
@@ -217,6 +222,8 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     assert (lite["verdict"], lite["bring"]) == ("another backbone", "wide_resnet50_2-95faca4d.pth")
     assert wide["verdict"].startswith(("reproduced", "not reproduced"))
     assert wide["bring"] == ""
+    half = other.loc["PaDiM (WideResNet-50-2, bfloat16)"]
+    assert (half["ours"], half["peak, MiB"], wide["peak, MiB"]) == ("70.00", "800", "≤ 900")
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
     assert baselines_beside_paper(4, tmp_path).empty
 
@@ -229,6 +236,7 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
             "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
             "settings": asdict(settings),
             "training": {"seconds": 10.0 + seed},
+            "provenance": {"precision": "float32"},
         }
         key = RunKey("VisA", "fryum", "rd4ad", settings.variant, seed)
         write_record(key, tmp_path, content, lambda _: None)
