@@ -100,6 +100,27 @@ def memory_errors(advice: str) -> Iterator[None]:
         raise N2NError(f"This machine's memory is too small for this run; {advice}.") from error
 
 
+@contextlib.contextmanager
+def compile_errors(compiled: bool) -> Iterator[None]:
+    """Say how to do without ``torch.compile`` where it fails: no C compiler, too old a GPU.
+
+    Raises:
+        N2NError: in place of the compiler's error.
+    """
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split("\n")[:2])  # the backend; what it said
+        raise N2NError(
+            f"The network could not be compiled on this machine ({reason}); use --no-compile."
+        ) from error
+
+
 def describe(device: torch.device) -> str:
     """The device in words, for a run record."""
     if device.type == "cuda":

@@ -5,6 +5,7 @@ All from run records; the small study's runs are those of `n2n.sensitivity`.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
 def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
-    Columns: category, detector, score, whole, hidden, seeds; means over the seeds. The score is
+    Columns: category, detector, score, whole, hidden; means over the seeds. The score is
     the run's own rule, of a baseline the largest value of its map. See
     `n2n.measurement.hidden_defects`.
     """
@@ -228,8 +229,8 @@ def hidden_defects(results: Path) -> pd.DataFrame:
         if settings["image_size"] != PRESETS["replication"].image_size:
             continue
         score = settings.get("image_score", "max")
-        hidden = content.get("hidden_defects", {}).get(score)
-        if hidden is None:
+        hidden = content.get("hidden_defects", {}).get(score, math.nan)
+        if math.isnan(hidden):
             continue
         rows.append(
             {

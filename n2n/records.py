@@ -32,6 +32,11 @@ from n2n.settings import settings_from_dict
 RECORD = "record.json"
 FAILED = "failed.txt"
 SCHEMA = 1
+# What may not be defined where a category has no normal or no anomalous test image
+MEASURED = (
+    "metrics", "intervals", "image_scores", "hidden_defects", "untrained", "trivial",
+    "reconstruction", "peak_in_defect", "development",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -75,13 +80,12 @@ class Record:
 
     def metric(self, level: str, name: str = "auroc") -> float:
         """A metric from 0 to 1 by level, 'image' or 'pixel'; NaN where it is not defined."""
-        value = self.content["metrics"][level][name]
-        return float("nan") if value is None else float(value)
+        return float(self.content["metrics"][level][name])
 
     def interval(self, level: str, name: str = "auroc") -> tuple[float, float]:
         """The 95 % bootstrap interval of a metric over the test images."""
         low, high = self.content["intervals"][level][name]
-        return (float("nan"), float("nan")) if low is None else (float(low), float(high))
+        return float(low), float(high)
 
 
 @contextlib.contextmanager
@@ -205,7 +209,8 @@ def read_record(folder: Path) -> Record:
         raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
     if not complete:
         raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")
-    return Record(key, folder, content)
+    defined = {part: _with_nan(content[part]) for part in MEASURED if part in content}
+    return Record(key, folder, content | defined)
 
 
 def _check_types(content: dict[str, Any]) -> None:
@@ -256,6 +261,15 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _with_nan(value: Any) -> Any:
+    """The numbers that `_without_nan` wrote."""
+    if isinstance(value, dict):
+        return {k: float("nan") if item is None else _with_nan(item) for k, item in value.items()}
+    if isinstance(value, list):
+        return [float("nan") if item is None else _with_nan(item) for item in value]
+    return value
 
 
 def _without_nan(value: Any) -> Any:

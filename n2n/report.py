@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -82,7 +83,7 @@ def metrics_table(record: Record) -> HTML:
             }
             if record.content["untrained"] is not None:
                 untrained = record.content["untrained"][level][name]
-                row["untrained"] = "" if untrained is None else f"{100 * untrained:.2f}"
+                row["untrained"] = "" if math.isnan(untrained) else f"{100 * untrained:.2f}"
             rows.append(row)
     return html_table(pd.DataFrame(rows))
 
@@ -91,7 +92,7 @@ def score_table(record: Record) -> HTML:
     """The image-level metrics that other image scores would have given, in percent."""
     chosen = record.content["settings"].get("image_score", "own")  # a baseline's own
     rows = [
-        {"image score": name + (" (chosen beforehand)" if name == chosen else "")}
+        {"image score": name + (" (chosen)" if name == chosen else "")}
         | {
             label: f"{100 * values[metric]:.2f}"
             for metric, label in (("auroc", "AUROC"), ("ap", "average precision"))

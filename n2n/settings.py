@@ -178,7 +178,7 @@ PRESETS: dict[str, Settings] = {
     "replication": Settings(),
     # Beyond the paper, and apart from its tables:
     # - calibration: an image score that knows what error to expect where; of all that was tried at
-    #   full size, the best on the synthetic defects of both development categories.
+    #   full size, the best on the synthetic defects of the development categories, taken together.
     "improved": Settings(preset="improved", calibration="scores"),
     # Two cores, a few minutes for the whole book.
     "demo": Settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
-from n2n.device import keep_freed_memory, memory_errors, precision_context
+from n2n.device import compile_errors, keep_freed_memory, memory_errors, precision_context
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.loss import total_loss
@@ -125,12 +126,18 @@ def train(
         optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
     )
     training, validation = split_validation(len(images), settings.validation_fraction, seed)
-    identity = {"settings": settings.as_dict(), "seed": seed, "images": len(images)}
+    identity = {
+        "settings": settings.as_dict(),
+        "seed": seed,
+        "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
+        "precision": str(precision),
+    }
     state = _State(network, optimiser, schedule, identity)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, device)
 
-    step = torch.compile(network) if compile_network else network
+    # The last batch of an epoch is smaller; a graph for every size would serve all of them worse.
+    step = torch.compile(network, dynamic=False) if compile_network else network
     images = images.to(device)
     bar = tqdm(
         total=settings.epochs,
@@ -142,7 +149,7 @@ def train(
     )
     saved = time.monotonic()
     advice = f"try --batch-size {max(settings.batch_size // 2, 1)} or a smaller --width"
-    with memory_errors(advice), contextlib.closing(bar):
+    with memory_errors(advice), compile_errors(compile_network), contextlib.closing(bar):
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()
             rate = optimiser.param_groups[0]["lr"]
@@ -253,8 +260,8 @@ def _train_epoch(
 def _diverged(epoch: int, step: str, settings: Settings) -> N2NError:
     return N2NError(
         f"The loss is not a number in {step}epoch {epoch + 1}; "
-        f"lower --learning-rate (now {settings.learning_rate:g}) or use --precision float32. "
-        "The checkpoint before it is kept."
+        f"lower --learning-rate (now {settings.learning_rate:g}), or delete the checkpoint and "
+        "train with --precision float32. The checkpoint before it is kept."
     )
 
 
@@ -350,9 +357,10 @@ class _State:
             raise N2NError(
                 f"The checkpoint {path} cannot be read; delete it to train from the start."
             ) from error
-        if state.get("identity") != self.identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise N2NError(
-                f"The checkpoint {path} belongs to another run; delete it to train from the start."
+                f"The checkpoint {path} belongs to another run, other images or another "
+                "--precision; delete it to train from the start."
             )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

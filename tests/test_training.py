@@ -131,6 +131,56 @@ def test_a_checkpoint_of_other_settings_is_refused(
         run(images, replace(tiny, epochs=2), checkpoint=checkpoint)
 
 
+def test_a_checkpoint_of_other_images_or_another_precision_is_refused(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    begun, whole = replace(tiny, epochs=1), images
+    run(whole, begun, checkpoint=checkpoint)
+    run(whole, begun, checkpoint=checkpoint)
+    with pytest.raises(N2NError, match="belongs to another run"):
+        run(whole.flip(-1), begun, checkpoint=checkpoint)
+    with pytest.raises(N2NError, match="another --precision"):
+        run(whole, begun, checkpoint=checkpoint, precision=torch.bfloat16)
+    torch.save([1], checkpoint)
+    with pytest.raises(N2NError, match="belongs to another run"):
+        run(whole, begun, checkpoint=checkpoint)
+
+
+def test_compiled_graphs_have_fixed_sizes(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each size of a batch, in training and in validation; none for every size."""
+    shapes: list[torch.Size] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[object]) -> object:
+        shapes.extend(i.shape for i in inputs if isinstance(i, torch.Tensor) and i.ndim == 4)
+        assert not [i for i in inputs if isinstance(i, torch.SymInt)]
+        return graph.forward
+
+    compiler = partial(torch.compile, backend=backend)
+    monkeypatch.setattr(training.torch, "compile", compiler)
+    settings = replace(tiny, epochs=2, t_max=2, batch_size=3)  # eight images: 3, 3, 2; then two
+    trained = run(images, settings, compile_network=True)
+    batches = [shape[0] for shape in shapes if shape[1:] == images.shape[1:]]
+    assert sorted(batches) == [2, 2, 3]
+    monkeypatch.undo()
+    eager = run(images, settings)
+    assert np.allclose(losses(trained), losses(eager), rtol=1e-4)
+
+
+def test_where_compilation_fails_the_message_names_the_option(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(*_: object) -> None:
+        raise RuntimeError("no C compiler")
+
+    compiler = partial(torch.compile, backend=backend)
+    monkeypatch.setattr(training.torch, "compile", compiler)
+    with pytest.raises(N2NError, match=r"could not be compiled.*no C compiler.*--no-compile"):
+        run(images, tiny, compile_network=True)
+
+
 def test_a_damaged_checkpoint_is_named(
     images: torch.Tensor, tiny: Settings, tmp_path: Path
 ) -> None:
