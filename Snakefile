@@ -115,6 +115,7 @@ def experiment(run):
     values = {
         "data": images(run), "dataset": run.dataset, "category": run.category, "seed": run.seed,
         "preset": run.settings.preset, "changes": changes, "trace": run.trace,
+        "precision": run.precision,
         "device": config.get("device", "auto"), "results": str(home(run)),
     }  # fmt: skip
     return values
@@ -134,7 +135,8 @@ def baseline(run):
         sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
         "--category", run.category, "--seed", str(run.seed), "--method", run.settings.method,
         "--backbone", run.settings.source, "--results", str(home(run)),
-        "--device", config.get("device", "auto"),
+        "--device", config.get("device", "auto"), "--precision", run.precision,
+        *(("--weights", str(Path(run.weights).expanduser())) if run.weights else ()),
         *(f"--set={name}={value}" for name, value in run.settings.changed().items()),
     ])  # fmt: skip
 

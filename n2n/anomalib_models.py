@@ -367,10 +367,11 @@ def _textures(name: str, folder: Path | None) -> list[Path]:
         return [where / f"{texture}.png" for texture in ("brick", "grass", "gravel")]
     found = sorted(folder.rglob("*.jpg")) if folder is not None else []
     if not found:
+        empty = "" if folder is None else f"; there is no .jpg in {folder}"
         raise N2NError(
             "DRAEM with textures-dtd needs the Describable Textures Dataset; unpack "
             "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz and name its "
-            f"folder with --weights (there is no .jpg in {folder})."
+            f"folder with --weights (in a study: weights){empty}."
         )
     return found
 
@@ -385,7 +386,8 @@ def _load_weights(extractor: nn.Module, name: str, weights: Path | None) -> None
     elif weights is None:
         raise N2NError(
             f"The backbone {name} needs the file {file}; download it from "
-            f"https://download.pytorch.org/models/{file} and name it with --weights."
+            f"https://download.pytorch.org/models/{file} and name it with --weights "
+            "(in a study: weights)."
         )
     else:
         try:

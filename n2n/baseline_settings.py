@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from n2n.errors import N2NError
+from n2n.settings import check_kind, short_number
 
 EMBEDDED = "efficientnet-lite0"
 
@@ -94,6 +95,9 @@ class BaselineSettings:
         for name, value in own.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        for name in ("image_size", "neighbours", "epochs", "batch_size"):
+            check_kind(name, getattr(self, name), int)
+        check_kind("coreset", self.coreset, float)
         if self.backbone not in method.backbones:
             raise N2NError(
                 f"There is no backbone {self.backbone!r} for {self.method}; choose one of "
@@ -121,7 +125,8 @@ class BaselineSettings:
     def variant(self) -> str:
         """The backbone and what departs from the defaults, as a folder's name."""
         return self.source + "".join(
-            f"_{name.replace('_', '-')}-{value:g}" for name, value in self.changed().items()
+            f"_{name.replace('_', '-')}-{short_number(value)}"
+            for name, value in self.changed().items()
         )
 
     def changed(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ user may bring the file. Without it an EfficientNet-Lite0 stands in, and the row
 
 from __future__ import annotations
 
-import sys
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -35,13 +35,12 @@ from n2n.device import (
 from n2n.gans import fit_gan
 from n2n.measurement import hidden_defects
 from n2n.records import (
-    RECORD,
     Record,
     RunKey,
+    finished,
     no_record,
     only_one,
     provenance,
-    read_record,
     write_record,
 )
 
@@ -86,15 +85,15 @@ def run_baseline(
     """
     began = time.monotonic()
     key = RunKey(dataset, category, settings.method, settings.variant, seed)
-    if (key.folder(results) / RECORD).exists():
-        if progress:
-            print(f"{key.folder(results)} is complete: not run again", file=sys.stderr)
-        return read_record(key.folder(results))
+    if record := finished(key, results, precision, progress):
+        return record
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
     dtype = choose_precision("float32" if precision == "auto" else precision, where)
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
+        if record := finished(key, results):  # by another process, just now
+            return record
         reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
@@ -191,12 +190,10 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
 
 
 def _command(key: RunKey, settings: BaselineSettings, precision: torch.dtype) -> str:
-    changed = [f" --set {name}={value}" for name, value in settings.changed().items()]
-    file = brought(settings.source)
-    return (
-        f"n2n run --data ROOT --dataset {key.dataset} --category {key.category} --seed {key.seed} "
-        f"--method {settings.method} --backbone {settings.source}"
-        + (f" --weights {file}" if file else "")
-        + (" --precision bfloat16" if precision == torch.bfloat16 else "")
-        + "".join(changed)
-    )
+    options = ["--method", settings.method, "--backbone", settings.source]
+    if file := brought(settings.source):
+        options += ["--weights", file]
+    for name, value in settings.changed().items():
+        options += ["--set", f"{name}={value}"]
+    options += ["--precision", str(precision).removeprefix("torch.")]
+    return shlex.join(["n2n", "run", "--data", "ROOT", *key.options(), *options])

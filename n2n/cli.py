@@ -180,6 +180,14 @@ def run(
             "batch_size": batch_size,
         }  # fmt: skip
         given |= dict(_parse_setting(text) for text in changes)
+        foreign = {
+            "--noise": noise, "--no-attention": no_attention or None, "--width": width,
+            "--learning-rate": learning_rate, "--trace": trace or None,
+            "--preset": None if preset == "replication" else preset,
+            "--compile": compile_network,
+        }  # fmt: skip
+        if named := [option for option, value in foreign.items() if value is not None]:
+            raise N2NError(f"{named[0]} belongs to n2n; {method} does not know it.")
         record = run_baseline(
             data,
             dataset,
@@ -335,7 +343,10 @@ def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, preci
 @main.command()
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="Where to write.")
-@click.option("--preset", default="replication", show_default=True, help="Whose runs to show.")
+@click.option(
+    "--preset", type=click.Choice(["paper", "replication", "improved", "demo"]),
+    default="replication", show_default=True, help="Whose runs to show.",
+)  # fmt: skip
 def tables(results: Path, out: Path, preset: str) -> None:
     """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
     from n2n.tables import summary, write_tables

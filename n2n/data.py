@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -30,6 +31,8 @@ from n2n.errors import N2NError
 from n2n.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+# What a pixel depends on beside its file; raise the number where a decoder here changes.
+DECODER = f"1-pillow{PIL.__version__}"
 SPLIT_FILE = "split_csv/1cls.csv"
 MOST_COVERED = 0.9  # of an image by a defect; above, `check` takes the mask for inverted
 
@@ -164,7 +167,9 @@ def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
         values = np.asarray(picture)  # of a palette image: its indices
     with _open(image) as original:
         upright = ImageOps.exif_transpose(original).size
-    marked = values > 0 if values.ndim == 2 else (values[..., :3] > 0).any(-1)
+    if picture.mode in ("LA", "RGBA"):
+        values = values[..., :-1]  # without the opacity
+    marked = values > 0 if values.ndim == 2 else (values > 0).any(-1)
     if marked.shape[::-1] != upright:
         raise N2NError(
             f"The mask {path} is {marked.shape[1]}x{marked.shape[0]} pixels, but its image {image} "
@@ -211,7 +216,7 @@ def load_category(
         zip(files, _parallel(_sha256, files, f"{label}: checking files", progress), strict=True)
     )
     fingerprint = _fingerprint(listing, hashes)
-    stored = None if cache is None else cache / f"{fingerprint}-{size}.pt"
+    stored = None if cache is None else cache / f"{fingerprint}-{size}-{DECODER}.pt"
     tensors = None if stored is None else _read_cache(stored)
     if tensors is None:
         images = list(
@@ -221,9 +226,15 @@ def load_category(
             )
         )  # fmt: skip
         stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        defective = [(s.mask, s.image) for s in listing.test if s.mask is not None]
+        drawn = iter(
+            _parallel(
+                lambda pair: decode_mask(*pair, size),
+                defective, f"{label}: reading masks", progress,
+            )
+        )  # fmt: skip
         masks = [
-            np.zeros((size, size), bool) if s.mask is None else decode_mask(s.mask, s.image, size)
-            for s in listing.test
+            np.zeros((size, size), bool) if s.mask is None else next(drawn) for s in listing.test
         ]
         count = len(listing.train)
         tensors = {

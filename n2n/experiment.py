@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,10 @@ from n2n.records import (
     Record,
     RunKey,
     find_records,
+    finished,
     no_record,
     only_one,
     provenance,
-    read_record,
     write_record,
 )
 from n2n.settings import (
@@ -98,11 +98,8 @@ def run_experiment(
     """
     began = time.monotonic()
     key = RunKey(dataset, category, "n2n", variant(settings), seed)
-    if (key.folder(results) / "record.json").exists():
-        if progress:
-            print(f"{key.folder(results)} is complete: not run again", file=sys.stderr)
-        return read_record(key.folder(results))
-
+    if record := finished(key, results, precision, progress):
+        return record
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
@@ -110,6 +107,8 @@ def run_experiment(
     if compile_network is None:
         compile_network = where.type == "cuda"
     with only_one(key, results):
+        if record := finished(key, results):  # by another process, just now
+            return record
         reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size,
@@ -133,7 +132,7 @@ def _run(
     began: float,
 ) -> Record:
     """Train, detect, measure and write the record; see `run_experiment`."""
-    dataset, category, seed = key.dataset, key.category, key.seed
+    seed = key.seed
     prepared = time.monotonic() - began
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = development_set(images, held_out)
@@ -172,7 +171,7 @@ def _run(
             checkpoint=key.work(results) / "checkpoint.pt",
             compile_network=compile_network,
             progress=progress,
-            label=f"{dataset}/{category} {key.variant} seed {seed}",
+            label=f"{key.dataset}/{key.category} {key.variant} seed {seed}",
             after_epoch=measure if trace else None,
         )
     resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
@@ -221,10 +220,12 @@ def _run(
             "precision": str(dtype).removeprefix("torch."),
             "scored_in": "float32",  # without this entry: in the precision of the training
             "compiled": compile_network,
-            "command": " ".join(
+            "command": shlex.join(
                 [
-                    f"n2n run --data ROOT --dataset {dataset} --category {category} --seed {seed}",
+                    *("n2n", "run", "--data", "ROOT"),
+                    *key.options(),
                     *command_options(settings),
+                    *("--precision", str(dtype).removeprefix("torch.")),
                 ]
             ),
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),

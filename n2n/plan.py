@@ -13,6 +13,7 @@ A study is a YAML file with a ``title``, a ``purpose``, and ``runs``, a list of 
         - {learning_rate: 0.0001}
       trace: 10                  # measure detection every so many epochs; may be left out
       precision: bfloat16        # of the training; may be left out
+      weights: ~/resnet18.pth    # a baseline's file or folder; may be left out
 
 Within a block every variant of the first seed comes before the second seed.
 """
@@ -42,6 +43,7 @@ class Run:
     seed: int
     trace: int = 0
     precision: str = "auto"
+    weights: str | None = None
 
     @property
     def key(self) -> RunKey:
@@ -85,7 +87,8 @@ def read_study(path: Path) -> Study:
         runs = [run for number, block in enumerate(top["runs"], 1) for run in _block(block, number)]
     except N2NError as error:
         raise N2NError(f"The study {path}: {error}") from error
-    return Study(top["title"], top["purpose"], tuple(dict.fromkeys(runs)))
+    once = {run.key: run for run in reversed(runs)}  # of the same run, the first counts
+    return Study(top["title"], top["purpose"], tuple(run for run in runs if once[run.key] is run))
 
 
 def _block(block: Any, number: int) -> Iterator[Run]:
@@ -101,6 +104,7 @@ def _block(block: Any, number: int) -> Iterator[Run]:
                 "variants": [{}],
                 "trace": 0,
                 "precision": "auto",
+                "weights": "",
             },
         )
         if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
@@ -110,8 +114,12 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         every = [values["base"] | changes for changes in values["variants"]]
         chosen: list[Settings | BaselineSettings]
         if values["method"] == "n2n":
+            if values["weights"]:
+                raise N2NError("its entry 'weights' belongs to the other methods; n2n uses none.")
             chosen = [make_settings(values["preset"], **changes) for changes in every]
         else:
+            if foreign := sorted(block.keys() & {"preset", "trace"}):
+                raise N2NError(f"its entry {foreign[0]!r} belongs to n2n alone.")
             chosen = [make_baseline_settings(values["method"], **changes) for changes in every]
         runs = [
             Run(
@@ -121,6 +129,7 @@ def _block(block: Any, number: int) -> Iterator[Run]:
                 seed,
                 values["trace"],
                 values["precision"],
+                values["weights"] or None,
             )
             for seed in values["seeds"]
             for settings in chosen

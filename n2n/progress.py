@@ -17,7 +17,7 @@ STATES = ("done", "running", "failed", "begun", "missing")
 def work_of(settings: Settings | BaselineSettings) -> float:
     """How long a run takes, in a unit that only serves to compare runs of one method."""
     if isinstance(settings, BaselineSettings):
-        return settings.image_size**2 / 1e5
+        return (settings.epochs or 1) * settings.image_size**2 / 1e5
     return settings.epochs * (settings.image_size * settings.width) ** 2 / 1e9
 
 

@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -65,6 +66,10 @@ class RunKey:
     def work(self, results: Path) -> Path:
         """Where the unfinished run keeps its checkpoint."""
         return results / "work" / self._relative()
+
+    def options(self) -> list[str]:
+        """Those of ``n2n run`` that name the category and the seed."""
+        return ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
 
     def _relative(self) -> Path:
         return Path(self.dataset, self.category, self.method, self.variant, f"seed{self.seed}")
@@ -121,6 +126,21 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 failed.write_text(str(error) if isinstance(error, N2NError) else repr(error))
             raise
+
+
+def finished(
+    key: RunKey, results: Path, precision: str = "auto", progress: bool = False
+) -> Record | None:
+    """The record of a run where it is there already, which is said on stderr."""
+    folder = key.folder(results)
+    if not (folder / RECORD).exists():
+        return None
+    record = read_record(folder)
+    if progress:
+        there = record.content.get("provenance", {}).get("precision")
+        other = "" if precision in ("auto", there) else f" (it was trained in {there})"
+        print(f"{folder} is complete: not run again{other}", file=sys.stderr)
+    return record
 
 
 def is_running(key: RunKey, results: Path) -> bool:

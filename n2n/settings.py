@@ -9,6 +9,7 @@ the evidence in the book's ledger of decisions. `improved` goes beyond the paper
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 
 
-def _check_kind(name: str, value: object, kind: Any) -> None:
+def check_kind(name: str, value: object, kind: Any) -> None:
     """Refuse a value of another type, a word that is not a choice, and what is not finite."""
     origin, choices = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -101,7 +102,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed; 0 for 0.0 is the same setting."""
         for name, kind in get_type_hints(type(self)).items():
-            _check_kind(name, getattr(self, name), kind)
+            check_kind(name, getattr(self, name), kind)
             if kind is float:
                 object.__setattr__(self, name, float(getattr(self, name)))
         rules = {
@@ -118,8 +119,10 @@ class Settings:
             ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (
-                len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
-                "positive and at most an eighth of the image size",
+                len(self.sigmas) > 0
+                and all(0 < s <= self.image_size / 8 for s in self.sigmas)
+                and all(a < b for a, b in itertools.pairwise(self.sigmas)),
+                "rising, positive and at most an eighth of the image size",
             ),
             "c1": (self.c1 >= 0, "zero or more"),
             "c2": (self.c2 >= 0, "zero or more"),
@@ -187,7 +190,7 @@ PRESETS: dict[str, Settings] = {
 }
 
 
-def make_settings(preset: str = "replication", **changes: Any) -> Settings:
+def make_settings(preset: str = "replication", /, **changes: Any) -> Settings:
     """The settings of a preset with some values replaced; ``None`` leaves a value alone.
 
     Raises:
@@ -202,7 +205,7 @@ def make_settings(preset: str = "replication", **changes: Any) -> Settings:
             f"There is no setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}."
         )
     for name in ("sigmas", "betas"):
-        if name in changes:
+        if isinstance(changes.get(name), list):
             changes[name] = tuple(changes[name])
     return dataclasses.replace(PRESETS[preset], **changes)
 
@@ -214,7 +217,8 @@ def budget(epochs: int | None) -> dict[str, int | None]:
 
 def settings_from_dict(values: dict[str, Any]) -> Settings:
     """The settings that `Settings.as_dict` wrote."""
-    return make_settings(**values)
+    others = {name: value for name, value in values.items() if name != "preset"}
+    return make_settings(values["preset"], **others)
 
 
 def same_training(one: Settings, other: Settings) -> bool:
@@ -224,11 +228,13 @@ def same_training(one: Settings, other: Settings) -> bool:
 
 
 def command_options(settings: Settings) -> list[str]:
-    """The options of ``n2n run`` that give these settings."""
+    """The options of ``n2n run`` that give these settings, not yet quoted for a shell."""
     base = PRESETS[settings.preset].as_dict()
-    changed = {k: v for k, v in settings.as_dict().items() if v != base[k]}
-    options = [f"--set {name}={json.dumps(value)}" for name, value in changed.items()]
-    return [f"--preset {settings.preset}", *options]
+    options = ["--preset", settings.preset]
+    for name, value in settings.as_dict().items():
+        if value != base[name]:
+            options += ["--set", f"{name}={json.dumps(value, separators=(',', ':'))}"]
+    return options
 
 
 def variant(settings: Settings) -> str:
@@ -246,5 +252,11 @@ def _short(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return "+".join(f"{item:g}" for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return "+".join(short_number(item) for item in value)
+    return short_number(value) if isinstance(value, float) else str(value)
+
+
+def short_number(value: float) -> str:
+    """A number for a folder's name: six digits where they tell it from others, else all."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

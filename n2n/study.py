@@ -167,8 +167,10 @@ def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> R
     """Make the record of one run, of our method or of a baseline."""
     if isinstance(run.settings, BaselineSettings):
         return run_baseline(
-            data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
-            device=device, precision=run.precision, progress=progress,
+            data, run.dataset, run.category, run.settings,
+            weights=None if run.weights is None else Path(run.weights).expanduser(),
+            seed=run.seed, results=results, device=device, precision=run.precision,
+            progress=progress,
         )  # fmt: skip
     return run_experiment(
         data, run.dataset, run.category, run.settings, seed=run.seed, results=results,

@@ -40,7 +40,10 @@ def synthetic_defects(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, li
         N2NError: where there are fewer than two images.
     """
     if len(images) < 2:
-        raise N2NError("Synthetic defects need two normal images at least; add to train/good.")
+        raise N2NError(
+            f"Synthetic defects need two held-out normal images at least, not {len(images)}; "
+            "add to train/good."
+        )
     pictures = images.numpy().astype(np.float64)
     made, masks, kinds = [], [], []
     for index, picture in enumerate(pictures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,41 @@ def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: 
         assert (plain / name).read_bytes() == (other / name).read_bytes()
     assert list(pd.read_csv(plain / "trace.csv")["epoch"]) == [1, 2]
     assert (plain / "scores.csv").read_bytes() != (other / "scores.csv").read_bytes()
+
+
+def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
+    """Copied into a shell, it makes the same record in another folder."""
+    run_parts(parts, tmp_path / "one", "--set", "sigmas=[0.5, 1, 2]", "--precision", "float32")
+    record = json.loads(next(tmp_path.glob("one/runs/*/*/*/*/*/record.json")).read_text())
+    program, *arguments = shlex.split(record["provenance"]["command"])
+    assert (program, arguments[-1]) == ("n2n", "float32")
+    arguments[arguments.index("ROOT")] = str(parts)
+    assert n2n(*arguments, "--results", tmp_path / "two", "--quiet").exit_code == 0
+    again = json.loads(next(tmp_path.glob("two/runs/*/*/*/*/*/record.json")).read_text())
+    assert (again["variant"], again["metrics"]) == (record["variant"], record["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("sigmas=8", "sigmas=8 must be a list of numbers"),
+        ("sigmas=[8,4]", "must be rising"),
+        ("preset=paper", "no setting 'preset'"),
+    ],
+)
+def test_settings_of_the_wrong_kind(parts: Path, tmp_path: Path, value: str, message: str) -> None:
+    outcome = run_parts(parts, tmp_path, "--set", value)
+    assert outcome.exit_code == 1
+    assert message in outcome.output
+
+
+def test_options_of_n2n_are_refused_for_other_methods(parts: Path, tmp_path: Path) -> None:
+    outcome = n2n(
+        "run", "--data", parts, "--dataset", "parts", "--category", "disc", "--results", tmp_path,
+        "--method", "padim", "--noise", 0.2,
+    )  # fmt: skip
+    assert outcome.exit_code == 1
+    assert "--noise belongs to n2n" in outcome.output
 
 
 def test_set_may_name_what_has_an_option_of_its_own(parts: Path, tmp_path: Path) -> None:

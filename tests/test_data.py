@@ -193,6 +193,21 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         decode_image(path, 64)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "I;16"])
+def test_the_opacity_of_a_mask_marks_nothing(tmp_path: Path, mode: str) -> None:
+    marked = np.zeros((40, 40), np.uint8)
+    marked[8:16, 20:30] = 255
+    drawn = Image.fromarray(marked)
+    if mode == "I;16":
+        drawn = Image.fromarray(marked.astype(np.uint16) * 257)
+    else:
+        drawn = drawn.convert(mode)
+    drawn.save(tmp_path / "mask.png")
+    save(tmp_path / "image.png", np.zeros((40, 40, 3), np.uint8))
+    found = decode_mask(tmp_path / "mask.png", tmp_path / "image.png", 40)
+    assert np.array_equal(found, marked > 0)
+
+
 def test_a_mask_of_another_size_is_named(root: Path) -> None:
     mask = root / "MPDD/tubes/ground_truth/spot/000_mask.png"
     save(mask, np.full((32, 64), 255, np.uint8))

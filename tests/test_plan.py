@@ -43,6 +43,12 @@ def test_all_variants_of_a_seed_come_before_the_next_seed(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_of_the_same_run_the_first_counts(tmp_path: Path) -> None:
+    block = "- {{dataset: D, categories: [a], precision: {}}}\n"
+    runs = read_study(study(tmp_path, HEAD + block.format("float32") + block.format("auto"))).runs
+    assert [run.precision for run in runs] == ["float32"]
+
+
 def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
     plan = read_study(study(tmp_path, HEAD + "- {dataset: D, categories: [a, b]}\n"))
     done = plan.runs[0].key.folder(tmp_path)
@@ -66,6 +72,12 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 1e-1x}}\n", "must be a number"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 2}}\n", "between 0 and 1"),
         (HEAD + "- {dataset: D, categories: [a], preset: best}\n", "no preset 'best'"),
+        (HEAD + "- {dataset: D, categories: [a], weights: a.pth}\n", "n2n uses none"),
+        (HEAD + "- {dataset: D, categories: [a], method: padim, trace: 5}\n", "belongs to n2n"),
+        (
+            HEAD + "- {dataset: D, categories: [a], method: patchcore, base: {coreset: 1%}}\n",
+            "coreset=1% must be a number",
+        ),
     ],
 )
 def test_refused(tmp_path: Path, text: str, message: str) -> None:

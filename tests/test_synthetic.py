@@ -51,5 +51,5 @@ def test_a_seed_repeats_and_another_differs(normal: torch.Tensor) -> None:
 
 
 def test_one_image_is_too_few(normal: torch.Tensor) -> None:
-    with pytest.raises(N2NError, match="two normal images"):
+    with pytest.raises(N2NError, match="two held-out normal images"):
         synthetic_defects(normal[:1])

@@ -37,7 +37,7 @@ def record(
     stopped: str = "early",
     **changes: object,
 ) -> None:
-    settings = make_settings(**changes)  # type: ignore[arg-type]
+    settings = make_settings(str(changes.pop("preset", "replication")), **changes)
     content = {
         "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
         "intervals": {
