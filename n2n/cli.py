@@ -32,7 +32,10 @@ class Group(click.Group):
             click.echo(f"n2n: {text}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("n2n: interrupted; the same command continues where it stopped.", err=True)
+            click.echo(
+                "n2n: interrupted; start the same command again to go on from the last checkpoint.",
+                err=True,
+            )
             sys.exit(130)
 
 
@@ -168,8 +171,8 @@ def run(
 ) -> None:
     """Train and measure one category, and write its run record.
 
-    A run that was interrupted continues from its checkpoint; a record that is complete is shown,
-    not run again.
+    A run of n2n that was interrupted continues from its checkpoint, one of another method starts
+    again. A record that is complete is shown, not run again.
     """
     if method != "n2n":
         from n2n.baseline_settings import make_baseline_settings

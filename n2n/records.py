@@ -203,7 +203,7 @@ def write_record(
         shutil.rmtree(temporary, ignore_errors=True)
         raise N2NError(
             f"The record {target} cannot be written ({error}); free some space or choose another "
-            "--results folder, and start the same command again: it continues from its checkpoint."
+            "--results folder, and start the same command again."
         ) from error
     return read_record(target)
 

@@ -260,10 +260,9 @@ def _experiment_pages(
           "results": str(demonstration)})
         for category in demo_data.CATEGORIES
     ]  # fmt: skip
-    for dataset, category in dict.fromkeys(
-        (record.key.dataset, record.key.category) for record in find_records(results)
-    ):
-        matched = matching_records(find_records(results), dataset, category, "Ours", "replication")
+    records = find_records(results)
+    for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
+        matched = matching_records(records, dataset, category, "Ours", "replication")
         if matched:
             key, trained = matched[0].key, matched[0].content["settings"]["epochs"]
             pages.append(
