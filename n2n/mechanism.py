@@ -219,8 +219,8 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
 def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
-    Columns: category, detector, score, whole, hidden; means over the seeds. The score is
-    the run's own rule, of a baseline the largest value of its map. See
+    Columns: category, detector, score, whole, hidden; means over the seeds of the largest budget
+    that was run. The score is the run's own rule, of a baseline the largest value of its map. See
     `n2n.measurement.hidden_defects`.
     """
     rows = []
@@ -237,13 +237,15 @@ def hidden_defects(results: Path) -> pd.DataFrame:
                 "category": record.key.category.replace("_", " "),
                 "detector": _detector(settings),
                 "score": score,
+                "epochs": settings.get("epochs", 0),
                 "whole": 100 * content["image_scores"][score]["auroc"],
                 "hidden": 100 * hidden,
             }
         )
     by = ["category", "detector", "score"]
-    frame = pd.DataFrame(rows, columns=[*by, "whole", "hidden"])
-    return frame.groupby(by, sort=False).mean().reset_index()
+    frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden"])
+    largest = frame["epochs"] == frame.groupby(by)["epochs"].transform("max")
+    return frame[largest].drop(columns="epochs").groupby(by, sort=False).mean().reset_index()
 
 
 def hidden_figure(found: pd.DataFrame) -> Figure:

@@ -70,6 +70,7 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
 
 def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     record(results, make_settings("replication"), 0.97, seed=1)
+    record(results, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
     record(results, make_settings("improved"), 0.88)
     record(results, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
     found = mechanism.hidden_defects(results).set_index("detector")
@@ -107,6 +108,11 @@ def test_tables_from_records(results: Path) -> None:
     inside = mechanism.mechanism_table(results)
     assert list(inside["λ"]) == [0.0, 0.3]
     assert list(inside["defects : beside"]) == [4.0, 4.0]
+    assert list(inside["peak in the defect"]) == [25.0, 25.0]
+    assert list(inside["largest value"]) == [46.7, 73.0]  # means of three and of two seeds
+    assert list(inside["seeds"]) == [3, 2]
+    full = mechanism.mechanism_table(results, make_settings("replication"))
+    assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = mechanism.trivial_table(results).set_index("detector")
     assert trivial.loc["distance to the mean image", "metal plate, image"] == 30.0
     assert trivial.loc["trained network", "metal plate, image"] == 73.0
