@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from n2n.baseline_settings import (
 from n2n.baselines import fit, run_baseline, score
 from n2n.cli import main
 from n2n.errors import N2NError
+from n2n.plan import read_study
 from n2n.records import find_records
+from n2n.study import run_study
 
 needs_anomalib = pytest.mark.skipif(
     find_spec("anomalib") is None, reason="the extra 'baselines' (anomalib) is not installed"
@@ -311,6 +314,11 @@ def test_rows_say_what_stands_in_and_how_short_a_training_was() -> None:
     assert label("cflow", epochs=5) == "CFLOW (EfficientNet-Lite0, 5 of 50 epochs)"
     assert label("draem", backbone="textures-dtd") == "DRAEM (DTD)"
     assert label("dagan") == "DAGAN"
+    half = asdict(make_baseline_settings("fastflow", epochs=4, batch_size=8))
+    assert row_label(half, "bfloat16") == (
+        "FastFlow (EfficientNet-Lite0, 4 of 500 epochs, batch size 8, bfloat16)"
+    )
+    assert row_label(half, "bfloat16", budget=False) == "FastFlow (EfficientNet-Lite0)"
     assert make_baseline_settings("rd4ad", epochs=9).variant == "efficientnet-lite0_epochs-9"
 
 
@@ -332,6 +340,20 @@ def test_a_file_of_weights(images: torch.Tensor, resnet18: Path, tmp_path: Path)
         fit(images, settings, 0, CPU, tmp_path / "broken.pth", progress=False)
     with pytest.raises(N2NError, match="brings its own weights"):
         fit(images, make_baseline_settings("padim"), 0, CPU, tmp_path / "x", progress=False)
+
+
+@needs_anomalib
+def test_a_study_brings_a_file_of_weights(parts: Path, resnet18: Path, tmp_path: Path) -> None:
+    path, results = tmp_path / "study.yaml", tmp_path / "results"
+    block = {
+        "dataset": "parts", "categories": ["disc"], "method": "padim",
+        "base": {"backbone": "resnet18", "image_size": 64}, "weights": str(resnet18),
+    }  # fmt: skip
+    path.write_text(json.dumps({"title": "T", "purpose": "P", "runs": [block]}))  # JSON is YAML
+    assert run_study(read_study(path), parts, results, device="cpu", progress=False) == []
+    (record,) = find_records(results)
+    assert record.key.variant == "resnet18_image-size-64"
+    assert "--weights resnet18-f37072fd.pth" in record.content["provenance"]["command"]
 
 
 @needs_anomalib
