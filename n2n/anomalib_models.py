@@ -141,9 +141,11 @@ def _fit_once(
 def _coreset(patches: Tensor, share: float, progress: bool) -> Tensor:
     """PatchCore's memory: patches (N, C), thinned out greedily to a share of them.
 
-    anomalib's k-centre selection with its random projection and its first draw; only the distances
-    to a new centre are one matrix product, ``|f|^2 - 2 f c + |c|^2``, in place of a copy of all
-    features in each of the thousands of steps.
+    anomalib's k-centre selection with its random projection and its first draw, made faster in two
+    ways that leave the selection as it is. The distances to a new centre c are a matrix product,
+    ``|f|^2 - 2 f c + |c|^2``. And of most patches they are not needed: by the triangle inequality
+    c can be nearer to a patch than the patch's own centre q only where ``d(c, q)`` is below twice
+    the patch's distance from q. After some hundred centres that holds for a hundredth of them.
     """
     from anomalib.models.components.sampling import KCenterGreedy
 
@@ -152,16 +154,32 @@ def _coreset(patches: Tensor, share: float, progress: bool) -> Tensor:
     features = sampler.model.transform(patches)
     features -= features.mean(0)  # small values leave more digits to the differences
     squares = features.square().sum(1)
-    chosen = torch.randint(high=len(features), size=(1,), device=features.device).squeeze()
-    nearest = torch.full_like(squares, torch.inf)
-    indices = [chosen]
-    for _ in tqdm(range(sampler.coreset_size - 1), desc="coreset", disable=not progress):
-        away = torch.addmv(squares, features, features[chosen], alpha=-2).add_(squares[chosen])
-        torch.minimum(nearest, away, out=nearest)
-        nearest[chosen] = 0
-        chosen = nearest.argmax()
-        indices.append(chosen)
-    return patches[torch.stack(indices)]
+    first = torch.randint(high=len(features), size=(1,), device=features.device)
+    centres = first.repeat(sampler.coreset_size)  # the indices, from the front
+    owner = torch.zeros_like(squares, dtype=torch.long)  # which of them is nearest to a patch
+    nearest = torch.full_like(squares, torch.inf)  # its squared distance
+
+    def distances(rows: Tensor | slice, centre: Tensor) -> Tensor:
+        """Squared distances of some patches from one of them."""
+        product = torch.addmv(squares[rows], features[rows], features[centre], alpha=-2)
+        return product.add_(squares[centre]).clamp_min_(0)
+
+    for number in tqdm(range(sampler.coreset_size), desc="coreset", disable=not progress):
+        if number:
+            centres[number] = nearest.argmax()
+        centre = centres[number]
+        between = distances(centres[: number + 1], centre)
+        # A thousandth more than the inequality asks for is the room for rounding.
+        open_ = (between[owner] < 4.004 * nearest).nonzero().squeeze(1)
+        # A view costs no memory: a copy of most features would double what they take.
+        rows = open_ if 4 * len(open_) < len(features) else slice(None)
+        away = distances(rows, centre)
+        nearer = away < nearest[rows]
+        nearest[rows] = torch.where(nearer, away, nearest[rows])
+        owner[rows] = torch.where(nearer, number, owner[rows])
+        nearest[centre] = 0
+        owner[centre] = number
+    return patches[centres]
 
 
 def _module(settings: BaselineSettings, weights: Path | None) -> Any:

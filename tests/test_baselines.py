@@ -185,8 +185,11 @@ def test_the_maps_are_those_of_anomalibs_own_loop(method: str, images: torch.Ten
 
 
 @needs_anomalib
-def test_the_coreset_is_anomalibs() -> None:
-    patches = torch.randn(600, 40, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("clusters", [600, 12])  # far from each other, or mostly to be skipped
+def test_the_coreset_is_anomalibs(clusters: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    middles = torch.randn(clusters, 40, generator=generator).repeat(600 // clusters, 1)
+    patches = middles + 0.1 * torch.randn(600, 40, generator=generator)
     anomalib_models._allow_torchvision()
     from anomalib.models.components.sampling import KCenterGreedy
     from lightning.pytorch import seed_everything
