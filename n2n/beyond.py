@@ -19,6 +19,7 @@ _CALIBRATED = {"calibration": PRESETS["improved"].calibration}
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "replication": {},
     "improved: the score calibrated": _CALIBRATED,
+    "calibrated, four noise draws": _CALIBRATED | {"noise_draws": 4},
     "squared constants, batch 1": OTHER_TRAINING,
     "squared constants, batch 1, calibrated": OTHER_TRAINING | _CALIBRATED,
 }
