@@ -67,9 +67,9 @@ def test_a_baseline_is_fitted_and_shown(mpdd: Path, tmp_path: Path) -> None:
         "changes": {"image_size": 64}, "results": str(tmp_path / "results"),
     }  # fmt: skip
     text = execute("baseline", tmp_path / "out.ipynb", data=str(mpdd), **shared)
-    assert "DAGAN (1 of 100 epochs)" in text
+    assert "DAGAN (1 of 100 epochs, image size 64)" in text
     again = execute("baseline", tmp_path / "again.ipynb", data=None, **shared)
-    assert "DAGAN (1 of 100 epochs)" in again  # the record that is there
+    assert "DAGAN (1 of 100 epochs, image size 64)" in again  # the record that is there
 
 
 def test_a_table_asks_for_the_methods_that_it_shows(mpdd: Path, tmp_path: Path) -> None:
