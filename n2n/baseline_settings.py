@@ -50,6 +50,7 @@ class Method:
     own: str  # the one its own paper reports with; another makes another method
     epochs: int = 0  # 0: nothing is trained by gradients
     batch_size: int = 8
+    score: str = "max"  # which of `n2n.detection.image_scores` its own image score comes nearest to
 
 
 METHODS = {
@@ -62,6 +63,8 @@ METHODS = {
     # 100 epochs are neither paper's: see `n2n.gans`
     "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100),
     "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100),
+    # Of no paper: what an image tells from afar; see `n2n.trivial`
+    "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
 }
 GANS = ("skip-ganomaly", "dagan")
 
@@ -80,6 +83,7 @@ class BaselineSettings:
     neighbours: int = 9  # PatchCore: for the weight of the image score
     epochs: int | None = None
     batch_size: int | None = None
+    side: int = 8  # nearest thumbnail: pixels along each side
 
     def __post_init__(self) -> None:
         """Fill in the method's values; refuse unknown names and values out of range."""
@@ -95,7 +99,7 @@ class BaselineSettings:
         for name, value in own.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("image_size", "neighbours", "epochs", "batch_size"):
+        for name in ("image_size", "neighbours", "epochs", "batch_size", "side"):
             check_kind(name, getattr(self, name), int)
         check_kind("coreset", self.coreset, float)
         if self.backbone not in method.backbones:
@@ -109,7 +113,12 @@ class BaselineSettings:
             raise N2NError(
                 f"The setting image_size={self.image_size} must be a multiple of 32, at least 64."
             )
-        for name, least in (("epochs", bool(method.epochs)), ("batch_size", 1), ("neighbours", 1)):
+        for name, least in (
+            ("epochs", bool(method.epochs)),
+            ("batch_size", 1),
+            ("neighbours", 1),
+            ("side", 1),
+        ):
             if getattr(self, name) < least:
                 raise N2NError(
                     f"The setting {name}={getattr(self, name)} must be at least {least:d}."
@@ -144,6 +153,8 @@ def known_settings(method: str) -> set[str]:
     names = {"backbone", "image_size"}
     if method == "patchcore":
         names |= {"coreset", "neighbours"}
+    if method == "thumbnail":
+        names |= {"side"}
     if method in METHODS and METHODS[method].epochs:
         names |= {"epochs", "batch_size"}
     return names

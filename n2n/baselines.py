@@ -43,6 +43,7 @@ from n2n.records import (
     provenance,
     write_record,
 )
+from n2n.trivial import NearestThumbnail
 
 BATCH = 8
 
@@ -150,6 +151,8 @@ def fit(
     """
     if settings.method in GANS:
         return fit_gan(images, settings, seed, device, precision, progress)
+    if settings.method == "thumbnail":
+        return NearestThumbnail(images, settings.side).to(device)
     return fit_anomalib(images, settings, seed, device, weights, precision, progress)
 
 

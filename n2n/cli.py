@@ -100,7 +100,7 @@ def check(root: Path) -> None:
     default="n2n",
     show_default=True,
     help="n2n, or a baseline: padim, patchcore, cflow, fastflow, rd4ad, draem, skip-ganomaly, "
-    "dagan.",
+    "dagan, thumbnail.",
 )
 @click.option(
     "--backbone",

@@ -220,7 +220,7 @@ def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
     Columns: category, detector, score, whole, hidden; means over the seeds of the largest budget
-    that was run. The score is the run's own rule, of a baseline the largest value of its map. See
+    that was run. The score is the run's own rule, of a baseline what comes nearest to it. See
     `n2n.measurement.hidden_defects`.
     """
     rows = []
@@ -228,7 +228,11 @@ def hidden_defects(results: Path) -> pd.DataFrame:
         content, settings = record.content, record.content["settings"]
         if settings["image_size"] != PRESETS["replication"].image_size:
             continue
-        score = settings.get("image_score", "max")
+        score = (
+            METHODS[record.key.method].score
+            if record.key.method in METHODS
+            else (settings["image_score"])
+        )
         hidden = content.get("hidden_defects", {}).get(score, math.nan)
         if math.isnan(hidden):
             continue

@@ -10,16 +10,51 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from n2n import metrics
 from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import anomaly_map, image_scores
+from n2n.gans import Found
 from n2n.loss import gaussian_filter
 from n2n.settings import Settings
 
 BLUR = 4.0  # pixels, of the blurred image
+
+
+class NearestThumbnail(nn.Module):
+    """How far an image, seen from afar, is from the nearest training image.
+
+    Of an image of 256x256 pixels in 8x8 cells, each the mean of 32x32 pixels, hardly more is left
+    than the pose, the light and the background: whoever is told apart by this, is so without a look
+    at a small defect. Map and score are the squared difference from the nearest thumbnail.
+
+    Args:
+        images: the normal training images, uint8, (N, 3, S, S).
+        side: cells along each side.
+    """
+
+    known: Tensor
+
+    def __init__(self, images: Tensor, side: int) -> None:
+        super().__init__()
+        self.side = side
+        parts = [self.thumbnails(normalise(part)) for part in torch.split(images, 64)]
+        self.register_buffer("known", torch.cat(parts))
+
+    def thumbnails(self, x0: Tensor) -> Tensor:
+        """Normalised images, (N, 3, S, S), to (N, 3, side, side)."""
+        return F.adaptive_avg_pool2d(x0, self.side)
+
+    def forward(self, x0: Tensor) -> Found:
+        """Normalised images, (N, 3, S, S), to maps, (N, S, S), and scores."""
+        seen = self.thumbnails(x0)
+        nearest = torch.cdist(seen.flatten(1), self.known.flatten(1)).argmin(1)
+        apart = (seen - self.known[nearest]).square().mean(1)
+        maps = F.interpolate(apart[:, None], size=x0.shape[-2:])[:, 0]
+        return Found(maps, apart.mean((1, 2)))
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 
 from n2n import anomalib_models
 from n2n.baseline_settings import (
@@ -123,6 +124,20 @@ def test_without_the_extra_the_mend_is_named(
         monkeypatch.setitem(sys.modules, name, None)  # importing it then fails
     with pytest.raises(N2NError, match=r"pip install \.\[baselines\]"):
         fit(images, make_baseline_settings("padim"), 0, CPU, progress=False)
+
+
+def test_the_nearest_thumbnail_is_scikit_learns(images: torch.Tensor) -> None:
+    settings = make_baseline_settings("thumbnail", image_size=64, side=4)
+    model = fit(images[:4], settings, 0, CPU, progress=False)
+    maps, scores = score(model, images, settings, CPU, progress=False)
+    cells = images.numpy().reshape(6, 3, 4, 16, 4, 16).mean((3, 5)) / 127.5 - 1
+    flat = cells.reshape(6, -1)
+    distance, nearest = NearestNeighbors(n_neighbors=1).fit(flat[:4]).kneighbors(flat)
+    assert scores.numpy() == pytest.approx(distance[:, 0] ** 2 / 48, abs=1e-6)
+    assert list(scores[:4]) == pytest.approx([0] * 4, abs=1e-6)  # they are known
+    expected = ((cells[5] - cells[nearest[5, 0]]) ** 2).mean(0)
+    assert maps[5, 8::16, 8::16].numpy() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(maps[:, :16, :16].amin((1, 2)), maps[:, :16, :16].amax((1, 2)))
 
 
 @needs_anomalib
