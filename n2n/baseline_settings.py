@@ -131,6 +131,11 @@ class BaselineSettings:
         return self.backbone
 
     @property
+    def own(self) -> bool:
+        """Whether nothing but the budget and the backbone departs from the method's own values."""
+        return self.changed().keys() <= {"epochs", "batch_size"}
+
+    @property
     def variant(self) -> str:
         """The backbone and what departs from the defaults, as a folder's name."""
         return self.source + "".join(

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.baseline_settings import METHODS, row_label
+from n2n.baseline_settings import METHODS, BaselineSettings, row_label
 from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.paper import printed_cells
 from n2n.records import Record, find_records
 from n2n.sensitivity import BASE, changes, in_study, label, own_records
 from n2n.settings import DETECTION, PRESETS, Settings, settings_from_dict
@@ -216,6 +217,31 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
     return figure
 
 
+def thumbnail_table(results: Path) -> pd.DataFrame:
+    """Image-level AUROC (percent) of the nearest thumbnail, beside the printed one of N2N."""
+    cells = printed_cells()
+    cells = cells[cells["column"].eq("Ours") & cells["level"].eq("image")]
+    printed = {(c.dataset, c.category): c.printed for c in cells.itertuples()}
+    rows = []
+    for record in find_records(results):
+        if record.key.method != "thumbnail":
+            continue
+        side, hidden = record.content["settings"]["side"], record.content["hidden_defects"]
+        rows.append(
+            {
+                "category": record.key.category.replace("_", " "),
+                "thumbnail": f"{side}×{side}",
+                "image AUROC": f"{100 * record.metric('image'):.1f}",
+                "with the defects hidden": f"{100 * hidden['mean']:.1f}",
+                "N2N, printed": printed.get((record.key.dataset, record.key.category), ""),
+            }
+        )
+    columns = [
+        "category", "thumbnail", "image AUROC", "with the defects hidden", "N2N, printed"
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
 def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
@@ -228,11 +254,12 @@ def hidden_defects(results: Path) -> pd.DataFrame:
         content, settings = record.content, record.content["settings"]
         if settings["image_size"] != PRESETS["replication"].image_size:
             continue
-        score = (
-            METHODS[record.key.method].score
-            if record.key.method in METHODS
-            else (settings["image_score"])
-        )
+        if record.key.method == "n2n":
+            score = settings["image_score"]
+        elif BaselineSettings(**settings).own:
+            score = METHODS[record.key.method].score
+        else:
+            continue
         hidden = content.get("hidden_defects", {}).get(score, math.nan)
         if math.isnan(hidden):
             continue

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.baseline_settings import METHODS, brought, row_label
+from n2n.baseline_settings import METHODS, BaselineSettings, brought, row_label
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, RunKey, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
@@ -333,14 +333,15 @@ def _peak(records: list[Record]) -> str:
 def costs(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) and seconds of training of each method in each category.
 
-    Of our method the presets `replication` and `improved`, at the largest budget that was run;
-    mean over the seeds. 'detector' is the method without its budget.
+    Of our method the presets `replication` and `improved`, at the largest budget that was run; of
+    the others what has their own settings, whatever its budget; mean over the seeds. 'detector' is
+    the method without its budget.
     """
     records = find_records(results)
     shown: dict[RunKey, tuple[str, str]] = {
         record.key: (_baseline_label(record), _baseline_label(record, budget=False))
         for record in records
-        if record.key.method in METHODS
+        if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
     }
     for dataset, category in {(record.key.dataset, record.key.category) for record in records}:
         for preset, label in (("replication", "N2N"), ("improved", "N2N, improved")):

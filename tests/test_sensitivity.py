@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from n2n import beyond, mechanism, sensitivity
+from n2n.baseline_settings import make_baseline_settings
 from n2n.records import RunKey, write_record
 from n2n.settings import Settings, make_settings, variant
 
@@ -66,6 +68,29 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert noise["seeds"] == 2
     assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
+
+
+def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
+    for side in (8, 16):
+        settings = make_baseline_settings("thumbnail", side=side)
+        content = {
+            "metrics": {"image": {"auroc": side / 20}, "pixel": {"auroc": 0.9}},
+            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
+            "image_scores": {name: {"auroc": side / 20} for name in ("max", "mean", "top1%")},
+            "hidden_defects": {"max": 0.1, "mean": 0.3, "top1%": 0.2},
+            "settings": asdict(settings),
+        }
+        key = RunKey("MPDD", "bracket_white", "thumbnail", settings.variant, 0)
+        write_record(key, tmp_path, content, lambda _: None)
+    table = mechanism.thumbnail_table(tmp_path)
+    assert table.to_numpy().tolist() == [
+        ["bracket white", "8×8", "40.0", "30.0", "89.33"],
+        ["bracket white", "16×16", "80.0", "30.0", "89.33"],
+    ]
+    found = mechanism.hidden_defects(tmp_path)  # of the method's own size alone
+    assert found[["detector", "whole", "hidden"]].to_numpy().tolist() == [
+        ["Nearest thumbnail", 40.0, 30.0]
+    ]
 
 
 def test_hidden_defects_of_full_size_runs(results: Path) -> None:
