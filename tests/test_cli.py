@@ -113,7 +113,6 @@ def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
     ("value", "message"),
     [
         ("sigmas=8", "sigmas=8 must be a list of numbers"),
-        ("sigmas=[8,4]", "must be rising"),
         ("preset=paper", "no setting 'preset'"),
     ],
 )
