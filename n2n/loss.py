@@ -186,7 +186,7 @@ def error_map(reconstruction: Tensor, original: Tensor, settings: Settings) -> T
     """The loss of Eq. (9) before the mean over the pixels, which is also the anomaly map.
 
     'The l1 loss multiplied by the Gaussian filter' is read as in Zhao et al.: the absolute error
-    weighted by the Gaussian of the largest sigma around each pixel. Channels are averaged.
+    weighted by the Gaussian of sigma_M, the last, around each pixel. Channels are averaged.
 
     Args:
         reconstruction: normalised, (N, 3, H, W); any floating type, computed in float32 at least.
