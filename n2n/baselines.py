@@ -8,7 +8,6 @@ user may bring the file. Without it an EfficientNet-Lite0 stands in, and the row
 
 from __future__ import annotations
 
-import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +91,7 @@ def run_baseline(
         raise no_record(key, results)
     where = choose_device(device)
     dtype = choose_precision("float32" if precision == "auto" else precision, where)
+    trained_in = str(dtype).removeprefix("torch.")
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
         if record := finished(key, results):  # by another process, just now
             return record
@@ -119,8 +119,8 @@ def run_baseline(
             "provenance": provenance()
             | {
                 "device": describe(where),
-                "precision": str(dtype).removeprefix("torch."),
-                "command": _command(key, settings, dtype),
+                "precision": trained_in,
+                "command": _command(key, settings, trained_in),
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
                 "peak_memory_of": "run",  # without this entry: of the process
@@ -192,11 +192,10 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
     }
 
 
-def _command(key: RunKey, settings: BaselineSettings, precision: torch.dtype) -> str:
+def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
     options = ["--method", settings.method, "--backbone", settings.source]
     if file := brought(settings.source):
         options += ["--weights", file]
     for name, value in settings.changed().items():
         options += ["--set", f"{name}={value}"]
-    options += ["--precision", str(precision).removeprefix("torch.")]
-    return shlex.join(["n2n", "run", "--data", "ROOT", *key.options(), *options])
+    return key.command(options, precision)

@@ -14,6 +14,7 @@ from n2n.errors import N2NError
 if TYPE_CHECKING:
     from n2n.records import Record
 
+PRESET = click.Choice(["paper", "replication", "improved", "demo"])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -114,7 +115,7 @@ def check(root: Path) -> None:
 )
 @click.option(
     "--preset",
-    type=click.Choice(["paper", "replication", "improved", "demo"]),
+    type=PRESET,
     default="replication",
     show_default=True,
     help="paper: every value as printed; replication: what the tables use; improved: beyond the "
@@ -347,7 +348,7 @@ def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, preci
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="Where to write.")
 @click.option(
-    "--preset", type=click.Choice(["paper", "replication", "improved", "demo"]),
+    "--preset", type=PRESET,
     default="replication", show_default=True, help="Whose runs to show.",
 )  # fmt: skip
 def tables(results: Path, out: Path, preset: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import shutil
 import time
 from pathlib import Path
@@ -132,7 +131,7 @@ def _run(
     began: float,
 ) -> Record:
     """Train, detect, measure and write the record; see `run_experiment`."""
-    seed = key.seed
+    seed, trained_in = key.seed, str(dtype).removeprefix("torch.")
     prepared = time.monotonic() - began
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = development_set(images, held_out)
@@ -217,17 +216,10 @@ def _run(
         "provenance": provenance()
         | {
             "device": describe(where),
-            "precision": str(dtype).removeprefix("torch."),
+            "precision": trained_in,
             "scored_in": "float32",  # without this entry: in the precision of the training
             "compiled": compile_network,
-            "command": shlex.join(
-                [
-                    *("n2n", "run", "--data", "ROOT"),
-                    *key.options(),
-                    *command_options(settings),
-                    *("--precision", str(dtype).removeprefix("torch.")),
-                ]
-            ),
+            "command": key.command(command_options(settings), trained_in),
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
             "peak_memory_of": "run",  # without this entry: of the process

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,9 +68,11 @@ class RunKey:
         """Where the unfinished run keeps its checkpoint."""
         return results / "work" / self._relative()
 
-    def options(self) -> list[str]:
-        """Those of ``n2n run`` that name the category and the seed."""
-        return ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
+    def command(self, options: list[str], precision: str) -> str:
+        """How to make the run again; ROOT stands for the root of the images."""
+        named = ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
+        whole = ["n2n", "run", "--data", "ROOT", *named, *options, "--precision", precision]
+        return shlex.join(whole)
 
     def _relative(self) -> Path:
         return Path(self.dataset, self.category, self.method, self.variant, f"seed{self.seed}")
