@@ -32,7 +32,7 @@ from n2n.device import (
     reset_peak_memory,
 )
 from n2n.gans import fit_gan
-from n2n.measurement import hidden_defects
+from n2n.measurement import hidden_alike, hidden_defects
 from n2n.records import (
     Record,
     RunKey,
@@ -189,6 +189,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
             name: metrics.image_metrics(values.numpy(), labels) for name, values in every.items()
         },
         "hidden_defects": hidden_defects(images, maps),
+        "hidden_alike": hidden_alike(images, maps),
     }
 
 

@@ -29,6 +29,7 @@ from n2n.measurement import (
     aurocs,
     development_metrics,
     development_set,
+    hidden_alike,
     hidden_defects,
     measure_test,
     peak_in_defect,
@@ -194,6 +195,7 @@ def _run(
             "scored": peak_in_defect(images, detected.scored),
         },
         "hidden_defects": hidden_defects(images, detected.scored),
+        "hidden_alike": hidden_alike(images, detected.scored),
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[normal].max()),

@@ -73,9 +73,7 @@ def hidden_defects(images: Category, maps: torch.Tensor) -> dict[str, float | No
         images: with the masks, (N, S, S); they are grown by a sixteenth of the side.
         maps: that the image scores are taken from, (N, S, S).
     """
-    grow = maps.shape[-1] // MARGIN
-    grown = F.max_pool2d(images.masks[:, None].float(), 2 * grow + 1, 1, grow)[:, 0].bool()
-    rest = ~(grown & images.labels[:, None, None])
+    rest = _beside_defects(images)
     some = rest.flatten(1).any(1)
     found = [
         image_scores(one[left][None]) for one, left in zip(maps[some], rest[some], strict=True)
@@ -87,6 +85,33 @@ def hidden_defects(images: Category, maps: torch.Tensor) -> dict[str, float | No
         name: metrics.auroc(torch.cat([scores[name] for scores in found]).numpy(), labels)
         for name in IMAGE_SCORES
     }
+
+
+def hidden_alike(images: Category, maps: torch.Tensor) -> dict[str, float | None]:
+    """`hidden_defects`, but what is hidden in a bad image is hidden in the good ones, too.
+
+    The AUROC is the share of the pairs of a normal and an anomalous image in which the anomalous
+    one has the larger score (half of the ties). Here the two scores of a pair come from the same
+    pixels, those outside the anomalous one's grown mask, so that 0.5 is what a detector reaches
+    that sees nothing but the defects. None as in `hidden_defects`; so are the arguments.
+    """
+    normal = maps[~images.labels]
+    shares: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
+    rest = _beside_defects(images)
+    for one, left in zip(maps[images.labels], rest[images.labels], strict=True):
+        if len(normal) and left.any():
+            others, own = image_scores(normal[:, left]), image_scores(one[left][None])
+            for name, found in shares.items():
+                larger = torch.sign(own[name] - others[name])
+                found.append(float((larger + 1).mean() / 2))
+    return {name: sum(found) / len(found) if found else None for name, found in shares.items()}
+
+
+def _beside_defects(images: Category) -> torch.Tensor:
+    """All pixels but those in and around the defects, (N, S, S)."""
+    grow = images.masks.shape[-1] // MARGIN
+    grown = F.max_pool2d(images.masks[:, None].float(), 2 * grow + 1, 1, grow)[:, 0].bool()
+    return ~(grown & images.labels[:, None, None])
 
 
 def aurocs(images: Category, detected: Detection) -> dict[str, float]:

@@ -245,9 +245,9 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
 def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
-    Columns: category, detector, score, whole, hidden; means over the seeds of the largest budget
-    that was run. The score is the run's own rule, of a baseline what comes nearest to it. See
-    `n2n.measurement.hidden_defects`.
+    Columns: category, detector, score, whole, hidden, alike; means over the seeds of the largest
+    budget that was run. The score is the run's own rule, of a baseline what comes nearest to it.
+    See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, NaN for older records.
     """
     rows = []
     for record in find_records(results):
@@ -271,16 +271,17 @@ def hidden_defects(results: Path) -> pd.DataFrame:
                 "epochs": settings.get("epochs", 0),
                 "whole": 100 * content["image_scores"][score]["auroc"],
                 "hidden": 100 * hidden,
+                "alike": 100 * content.get("hidden_alike", {}).get(score, math.nan),
             }
         )
     by = ["category", "detector", "score"]
-    frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden"])
+    frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden", "alike"])
     largest = frame["epochs"] == frame.groupby(by)["epochs"].transform("max")
     return frame[largest].drop(columns="epochs").groupby(by, sort=False).mean().reset_index()
 
 
 def hidden_figure(found: pd.DataFrame) -> Figure:
-    """For each detector a line from its AUROC on whole images to that with the defects hidden."""
+    """For each detector its AUROC on whole images, and with the defects hidden in either way."""
     categories = list(dict.fromkeys(found["category"]))
     detectors = list(dict.fromkeys(found.sort_values("whole")["detector"]))
     figure, grid = plt.subplots(
@@ -293,11 +294,14 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
         axes.hlines(at, part["hidden"], part["whole"], color=PAPER, lw=1)
         axes.plot(part["whole"], at, "o", color=ANOMALOUS, label="whole images")
         axes.plot(part["hidden"], at, "o", color=ANOMALOUS, mfc="white", label="defects hidden")
+        axes.plot(
+            part["alike"], at, "D", color=NORMAL, ms=5, label="… and the same pixels of good images"
+        )
         axes.axvline(50, color=PAPER, lw=0.8, ls=":")
         axes.set(xlabel="AUROC, %", xlim=(-3, 103), title=category)
         axes.set_yticks(range(len(detectors)), detectors)
     if categories:
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     plt.close(figure)
     return figure
 

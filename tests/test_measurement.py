@@ -16,6 +16,7 @@ from n2n.loss import error_map
 from n2n.measurement import (
     aurocs,
     development_set,
+    hidden_alike,
     hidden_defects,
     peak_in_defect,
     reconstruction_errors,
@@ -65,6 +66,32 @@ def test_hidden_defects(category: Category) -> None:
     assert hidden_defects(category, maps) == {"max": 0.5, "mean": 0.0, "top1%": 0.0}
     everywhere = replace(category, masks=category.labels[:, None, None].expand(4, 64, 64))
     assert hidden_defects(everywhere, maps) == {"max": None, "mean": None, "top1%": None}
+
+
+def test_hidden_alike_compares_the_same_pixels(category: Category) -> None:
+    """Every pair by hand, in NumPy: the masks of 8x8 grow by 4 on each side."""
+    maps = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(2))
+    maps[1] += 0.001  # closer to the anomalous ones than the other
+    maps[2:] += 0.002
+    maps[:2, 16:32, 26:42] = 9  # would beat every anomalous image if it were not hidden
+    values = maps.numpy()
+    wins = []
+    for anomalous in (2, 3):
+        rest = np.ones((64, 64), bool)
+        rest[16:32, 26:42] = False
+        for normal in (0, 1):
+            one, other = (np.sort(values[at][rest]) for at in (anomalous, normal))
+            top = len(one) // 100
+            wins.append(
+                [one[-1] > other[-1], one.mean() > other.mean(),
+                 one[-top:].mean() > other[-top:].mean()]
+            )  # fmt: skip
+    assert list(hidden_alike(category, maps).values()) == np.mean(wins, 0).tolist()
+    assert hidden_defects(category, maps)["max"] == 0.0
+    alike = torch.ones(4, 64, 64)
+    assert hidden_alike(category, alike) == {"max": 0.5, "mean": 0.5, "top1%": 0.5}
+    everywhere = replace(category, masks=category.labels[:, None, None].expand(4, 64, 64))
+    assert hidden_alike(everywhere, maps) == {"max": None, "mean": None, "top1%": None}
 
 
 def test_reconstruction_errors(category: Category) -> None:

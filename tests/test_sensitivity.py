@@ -34,6 +34,7 @@ def record(results: Path, settings: Settings, image: float, seed: int = 0) -> No
         "reconstruction": {"absolute": error, "anomaly_map": error},
         "peak_in_defect": {"maps": 0.25, "scored": 0.5},
         "hidden_defects": {"max": 0.1, "mean": 0.2, "top1%": 0.3},
+        "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
         "settings": settings.as_dict(),
         "training": {"epochs": settings.epochs, "stopped": "epochs"},
     }
@@ -113,6 +114,7 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
             "N2N, λ = 0.2; image score mean": 20,
         }
     )
+    assert found["alike"].tolist() == pytest.approx([60, 60, 50])
     axes = mechanism.hidden_figure(found.reset_index()).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "N2N, λ = 0.2; image score mean", "N2N, improved: the score calibrated", "N2N, replication"
