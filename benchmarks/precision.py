@@ -1,7 +1,7 @@
 """What half precision does to the numbers: ``python -m benchmarks.precision``.
 
-Two tables. Scoring: every run of the paper's tables whose weights are on this machine detects its
-test images in float32 and in bfloat16 (``N2N_DATA`` names the images). Training: the runs of
+Two tables. Scoring: every run of N2N whose weights are on this machine detects its test images in
+float32, in float16 and in bfloat16 (``N2N_DATA`` names the images). Training: the runs of
 ``studies/precision.yaml``, made in float32, beside the same runs of ``studies/sensitivity.yaml``.
 """
 
@@ -23,42 +23,49 @@ from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.measurement import aurocs
 from n2n.records import find_records
-from n2n.sensitivity import changes
-from n2n.settings import PRESETS, settings_from_dict
+from n2n.sensitivity import changes, label
+from n2n.settings import PRESETS
 
 REPLICATION = PRESETS["replication"]
-OF_THE_TABLES = {"noise", "attention", "epochs", "t_max"}  # what their cells and budgets change
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
-    """A row for each run: the change of each AUROC, and the seconds of both."""
+    """A row for each run and half precision: the change of each AUROC, and the seconds."""
     for record in find_records(results):
         if record.key.method != "n2n" or not (record.folder / WEIGHTS).exists():
             continue
-        settings = settings_from_dict(record.content["settings"])
-        if not set(changes(settings, REPLICATION)) <= OF_THE_TABLES:
-            continue
-        network, chosen, _, _ = load_network(record.folder, device)
+        network, settings, _, expected = load_network(record.folder, device)
         images = load_category(
-            root, record.key.dataset, record.key.category, chosen.image_size,
+            root, record.key.dataset, record.key.category, settings.image_size,
             cache=results / "work" / "images", progress=False,
         )  # fmt: skip
         found, seconds = {}, {}
-        for precision in (torch.float32, torch.bfloat16):
+        for precision in (torch.float32, *HALVES.values()):
             began = now(device)
-            detected = detect(network, images.test, chosen, device, precision, progress=False)
+            detected = detect(
+                network, images.test, settings, device, precision, expected=expected, progress=False
+            )
             seconds[precision] = now(device) - began
             found[precision] = aurocs(images, detected)
-        full, half = found[torch.float32], found[torch.bfloat16]
-        yield {
-            "run": f"{record.key.category}, {record.key.variant}, seed {record.key.seed}",
-            **{
-                f"{name.replace('_', ' ')}, change": f"{100 * (half[name] - full[name]):+.3f}"
-                for name in full
-            },
-            "float32 s": f"{seconds[torch.float32]:.1f}",
-            "bfloat16 s": f"{seconds[torch.bfloat16]:.1f}",
-        }
+        changed = changes(settings, REPLICATION)
+        run = (
+            f"{record.key.category.replace('_', ' ')}, "
+            f"{label(changed) if changed else 'replication'}, seed {record.key.seed}"
+        )
+        for name, half in HALVES.items():
+            change = {
+                key: 100 * (found[half][key] - found[torch.float32][key]) for key in found[half]
+            }
+            pixel, own = change.pop("pixel"), change.pop(f"image_{settings.image_score}")
+            yield {
+                "run": run,
+                "scored in": name,
+                "image, change": f"{own:+.3f}",
+                "pixel, change": f"{pixel:+.3f}",
+                "by other image scores, at most": f"{max(map(abs, change.values())):.3f}",
+                "float32's time / its time": f"{seconds[torch.float32] / seconds[half]:.1f}",
+            }
 
 
 def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
@@ -104,7 +111,8 @@ def main() -> None:
         write_table(
             f"precision_{name_of(device)}",
             "Scoring in half precision",
-            "Change of AUROC in points from float32 to bfloat16, the same weights and test images.",
+            "Change of AUROC in points from scoring in float32 to scoring in half precision, with "
+            "the same weights and test images; the image score is the run's own.",
             rows,
             provenance(device),
         )

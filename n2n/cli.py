@@ -330,7 +330,8 @@ def book(results: Path) -> None:
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--precision", default="float32", show_default=True,
-    help="float32, bfloat16 (faster where the device has it; scores differ slightly), auto.",
+    help="float32; float16 and bfloat16 (faster where the device has them; scores differ a little, "
+    "with bfloat16 more); auto.",
 )  # fmt: skip
 def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, precision: str) -> None:
     """Score IMAGES with a trained network.

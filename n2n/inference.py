@@ -35,7 +35,8 @@ def detect_files(
         source: a run's folder, or its ``weights.pt``.
         out: folder for ``NAME_heat.png``, ``NAME_overlay.png`` and ``scores.csv``.
         device: 'auto', 'cpu', 'cuda', ...
-        precision: 'float32', as the run's threshold was found; 'bfloat16' or 'auto' may be faster.
+        precision: 'float32', as the run's threshold was found; 'float16', 'bfloat16' or 'auto' may
+            be faster.
         progress: show a bar on stderr.
 
     Returns:
@@ -47,6 +48,7 @@ def detect_files(
             folder cannot be written; nothing is written before all images were read.
     """
     where = choose_device(device)
+    dtype = choose_precision(precision, where, training=False)
     network, settings, threshold, expected = load_network(source, where)
     names = [path.stem for path in images]
     if len(set(names)) < len(names):
@@ -54,10 +56,7 @@ def detect_files(
         raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
     decoded = np.stack([decode_image(path, settings.image_size) for path in images])
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
-    found = detect(
-        network, pixels, settings, where, choose_precision(precision, where), expected=expected,
-        progress=progress,
-    )  # fmt: skip
+    found = detect(network, pixels, settings, where, dtype, expected=expected, progress=progress)
     scores = image_scores(found.scored)[settings.image_score].numpy()
     table = pd.DataFrame(
         {

@@ -158,13 +158,20 @@ def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_
     recorded = pd.read_csv(run / "scores.csv").set_index("image")["top1%"]["test/spot/000.png"]
     image = parts / "parts/disc/test/spot/000.png"
     scores = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "float16", "bfloat16"):
         out = tmp_path / precision
         outcome = n2n("detect", "--run", run, "--out", out, "--precision", precision, image)
         assert outcome.exit_code == 0, outcome.output
         scores[precision] = pd.read_csv(out / "scores.csv")["score"].item()
     assert scores["float32"] == pytest.approx(recorded, rel=1e-6)
-    assert scores["bfloat16"] != pytest.approx(recorded, rel=1e-6)
+    assert 0 < abs(scores["float16"] - recorded) < abs(scores["bfloat16"] - recorded)
+
+
+def test_a_training_in_float16_is_refused(parts: Path, tmp_path: Path) -> None:
+    outcome = run_parts(parts, tmp_path, "--precision", "float16")
+    assert outcome.exit_code == 1
+    assert "no precision 'float16' here; choose auto, float32 or bfloat16" in outcome.output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> None:
