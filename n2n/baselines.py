@@ -32,7 +32,7 @@ from n2n.device import (
     reset_peak_memory,
 )
 from n2n.gans import fit_gan
-from n2n.measurement import hidden_alike, hidden_defects
+from n2n.measurement import about_data, hidden_alike, hidden_defects
 from n2n.records import (
     Record,
     RunKey,
@@ -110,12 +110,7 @@ def run_baseline(
             "settings": asdict(settings),
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
-            "data": {
-                "fingerprint": images.fingerprint,
-                "train": len(images.train),
-                "test_good": int((~images.labels).sum()),
-                "test_anomalous": int(images.labels.sum()),
-            },
+            "data": about_data(images),
             "provenance": provenance()
             | {
                 "device": describe(where),

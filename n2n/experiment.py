@@ -26,6 +26,7 @@ from n2n.device import (
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
+    about_data,
     aurocs,
     development_metrics,
     development_set,
@@ -209,12 +210,7 @@ def _run(
             "seconds": round(trained.seconds, 1),
             "by": trained.origin,  # None: by this run
         },
-        "data": {
-            "fingerprint": images.fingerprint,
-            "train": len(images.train),
-            "test_good": int((~images.labels).sum()),
-            "test_anomalous": int(images.labels.sum()),
-        },
+        "data": about_data(images),
         "provenance": provenance()
         | {
             "device": describe(where),

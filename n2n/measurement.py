@@ -20,6 +20,31 @@ MARGIN = (
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
+def about_data(images: Category) -> dict[str, Any]:
+    """What a record says of its images: which, how many, and how large their masks are.
+
+    Of the masks: the share of the image in the median anomalous image, the same when grown as in
+    `hidden_defects`, and what share of all defective pixels the fifth of the anomalous images with
+    the largest masks holds. Where that is much, a pixel-level AUROC is about these images. None
+    where there are no masks.
+    """
+    areas = images.masks[images.labels].flatten(1).float().mean(1).sort(descending=True).values
+    grown = (~_beside_defects(images))[images.labels].flatten(1).float().mean(1)
+    largest = areas[: round(len(areas) / 5)].sum() / areas.sum()
+    masks = {
+        "median": float(areas.median()),
+        "grown_median": float(grown.median()),
+        "largest_fifth": float(largest),
+    }
+    return {
+        "fingerprint": images.fingerprint,
+        "train": len(images.train),
+        "test_good": int((~images.labels).sum()),
+        "test_anomalous": int(images.labels.sum()),
+        "masks": masks if images.masks.any() else dict.fromkeys(masks),
+    }
+
+
 def development_set(images: Category, held_out: torch.Tensor) -> Category:
     """Held-out normal images, and synthetic defects on the first of them, as if to be tested."""
     normal = images.train[held_out]

@@ -149,6 +149,8 @@ def trivial_table(results: Path) -> pd.DataFrame:
             "distance to the mean image": content["trivial"]["mean_image"],
             "distance to the blurred image": content["trivial"]["blurred_image"],
         }
+        if grey := content["trivial"].get("grey_image"):  # not in older records
+            detectors["distance to grey"] = grey
         for name, found in detectors.items():
             for level in ("image", "pixel"):
                 rows.append(
@@ -240,6 +242,23 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
         "category", "thumbnail", "image AUROC", "with the defects hidden", "N2N, printed"
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def masks_table(results: Path) -> pd.DataFrame:
+    """How large the masks are, in percent: of the image, and of all defective pixels.
+
+    From the records of the thumbnails, which are made first; see `n2n.measurement.about_data`.
+    """
+    rows = {}
+    for record in find_records(results):
+        masks = record.content["data"].get("masks")
+        if record.key.method == "thumbnail" and masks is not None and None not in masks.values():
+            rows[record.key.category.replace("_", " ")] = {
+                "median defect, of the image": f"{100 * masks['median']:.2f}",
+                "grown by a sixteenth": f"{100 * masks['grown_median']:.1f}",
+                "the largest fifth, of all defective pixels": f"{100 * masks['largest_fifth']:.0f}",
+            }
+    return pd.DataFrame([{"category": name} | row for name, row in rows.items()])
 
 
 def hidden_defects(results: Path) -> pd.DataFrame:

@@ -59,17 +59,20 @@ class NearestThumbnail(nn.Module):
 
 @torch.inference_mode()
 def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
-    """Metrics of two anomaly maps without a network, at both levels.
+    """Metrics of three anomaly maps without a network, at both levels.
 
     The map is that of the settings, without a calibration, with a stand-in for the reconstruction:
 
     - ``mean_image``: the mean of the training images;
-    - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels.
+    - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;
+    - ``grey_image``: mid-grey everywhere, near to what an untrained network gives. Its map says how
+      bright or dark each pixel is.
     """
     mean = normalise(images.train.float().mean(0, keepdim=True))
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
         "mean_image": lambda x0: mean.expand_as(x0),
         "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),
+        "grey_image": torch.zeros_like,
     }
     found = {}
     for name, stand_in in stand_ins.items():

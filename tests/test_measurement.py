@@ -14,6 +14,7 @@ from n2n.data import Category
 from n2n.detection import Detection
 from n2n.loss import error_map
 from n2n.measurement import (
+    about_data,
     aurocs,
     development_set,
     hidden_alike,
@@ -21,7 +22,7 @@ from n2n.measurement import (
     peak_in_defect,
     reconstruction_errors,
 )
-from n2n.settings import Settings
+from n2n.settings import Settings, make_settings
 from n2n.trivial import trivial_metrics
 
 
@@ -127,6 +128,22 @@ def test_the_development_set_is_held_out_and_never_tested(category: Category) ->
     assert set(development.defects[3:]) == {"scratch", "stain", "transplant"}
 
 
+def test_how_large_the_masks_are(category: Category) -> None:
+    """Of three: 64, 128 and 4 of 4096 pixels, grown by 4 on each side, at a corner by less."""
+    masks = torch.zeros(4, 64, 64, dtype=torch.bool)
+    masks[1, 20:28, 30:38] = True  # grown: 16 x 16
+    masks[2, 0:8, 0:16] = True  # grown: 12 x 20
+    masks[3, 62:64, 62:64] = True  # grown: 6 x 6
+    labels = torch.tensor([False, True, True, True])
+    found = about_data(replace(category, masks=masks, labels=labels))
+    assert (found["train"], found["test_good"], found["test_anomalous"]) == (6, 1, 3)
+    assert found["masks"] == pytest.approx(
+        {"median": 64 / 4096, "grown_median": 240 / 4096, "largest_fifth": 128 / 196}
+    )
+    none = about_data(replace(category, masks=torch.zeros_like(masks)))["masks"]
+    assert none == {"median": None, "grown_median": None, "largest_fifth": None}
+
+
 def test_trivial_detectors(category: Category, tiny: Settings) -> None:
     """The mean image in NumPy; a bright square on noise is easy to find with it."""
     mean = torch.from_numpy(category.train.numpy().astype(np.float64).mean(0, keepdims=True))
@@ -138,6 +155,16 @@ def test_trivial_detectors(category: Category, tiny: Settings) -> None:
     assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-6)
     assert found["pixel"]["auroc"] > 0.95
     assert found["image"]["auroc"] == 1.0
+
+
+def test_the_grey_image_tells_how_far_a_pixel_is_from_grey(category: Category) -> None:
+    """With the absolute error alone its map is |x - 0.5|, x from 0 to 1."""
+    absolute = make_settings("demo", image_size=64, anomaly_map="l1", image_score="mean")
+    found = trivial_metrics(category, absolute)["grey_image"]
+    far = np.abs(category.test.numpy() / 255 - 0.5).mean(1)
+    labels, masks = category.labels.numpy(), category.masks.numpy()
+    assert found["pixel"]["auroc"] == pytest.approx(roc_auc_score(masks.ravel(), far.ravel()))
+    assert found["image"]["auroc"] == pytest.approx(roc_auc_score(labels, far.mean((1, 2))))
 
 
 def test_a_flat_image_blurs_to_itself(category: Category, tiny: Settings) -> None:

@@ -80,6 +80,7 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
             "image_scores": {name: {"auroc": side / 20} for name in ("max", "mean", "top1%")},
             "hidden_defects": {"max": 0.1, "mean": 0.3, "top1%": 0.2},
             "settings": asdict(settings),
+            "data": {"masks": {"median": 0.001, "grown_median": 0.04, "largest_fifth": 0.75}},
         }
         key = RunKey("MPDD", "bracket_white", "thumbnail", settings.variant, 0)
         write_record(key, tmp_path, content, lambda _: None)
@@ -87,6 +88,9 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     assert table.to_numpy().tolist() == [
         ["bracket white", "8×8", "40.0", "30.0", "89.33"],
         ["bracket white", "16×16", "80.0", "30.0", "89.33"],
+    ]
+    assert mechanism.masks_table(tmp_path).to_numpy().tolist() == [
+        ["bracket white", "0.10", "4.0", "75"]
     ]
     found = mechanism.hidden_defects(tmp_path)  # of the method's own size alone
     assert found[["detector", "whole", "hidden"]].to_numpy().tolist() == [
