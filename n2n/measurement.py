@@ -127,7 +127,7 @@ def hidden_alike(images: Category, maps: torch.Tensor) -> dict[str, float | None
         if len(normal) and left.any():
             others, own = image_scores(normal[:, left]), image_scores(one[left][None])
             for name, found in shares.items():
-                larger = torch.sign(own[name] - others[name])
+                larger = torch.sign(own[name] - others[name]).double()
                 found.append(float((larger + 1).mean() / 2))
     return {name: sum(found) / len(found) if found else None for name, found in shares.items()}
 
