@@ -228,13 +228,13 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
     for record in find_records(results):
         if record.key.method != "thumbnail":
             continue
-        side, hidden = record.content["settings"]["side"], record.content["hidden_defects"]
+        side, hidden = record.content["settings"]["side"], record.content.get("hidden_alike", {})
         rows.append(
             {
                 "category": record.key.category.replace("_", " "),
                 "thumbnail": f"{side}×{side}",
                 "image AUROC": f"{100 * record.metric('image'):.1f}",
-                "with the defects hidden": f"{100 * hidden['mean']:.1f}",
+                "with the defects hidden": f"{100 * hidden.get('mean', math.nan):.1f}",
                 "N2N, printed": printed.get((record.key.dataset, record.key.category), ""),
             }
         )

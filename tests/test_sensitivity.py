@@ -79,6 +79,7 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
             "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
             "image_scores": {name: {"auroc": side / 20} for name in ("max", "mean", "top1%")},
             "hidden_defects": {"max": 0.1, "mean": 0.3, "top1%": 0.2},
+            "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
             "settings": asdict(settings),
             "data": {"masks": {"median": 0.001, "grown_median": 0.04, "largest_fifth": 0.75}},
         }
@@ -86,8 +87,8 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
         write_record(key, tmp_path, content, lambda _: None)
     table = mechanism.thumbnail_table(tmp_path)
     assert table.to_numpy().tolist() == [
-        ["bracket white", "8×8", "40.0", "30.0", "89.33"],
-        ["bracket white", "16×16", "80.0", "30.0", "89.33"],
+        ["bracket white", "8×8", "40.0", "50.0", "89.33"],
+        ["bracket white", "16×16", "80.0", "50.0", "89.33"],
     ]
     assert mechanism.masks_table(tmp_path).to_numpy().tolist() == [
         ["bracket white", "0.10", "4.0", "75"]
