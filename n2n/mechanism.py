@@ -190,7 +190,8 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
             }
         )
     frame = pd.DataFrame(rows, columns=["category", "group", "error", "image", "pixel"])
-    categories = list(dict.fromkeys(frame["category"]))
+    several = frame.groupby("category")["image"].transform("size") > 1
+    categories = list(dict.fromkeys(frame[several]["category"]))
     figure, grid = plt.subplots(
         1, max(len(categories), 1), figsize=(4.6 * max(len(categories), 1), 3.8), sharey=True,
         squeeze=False, layout="constrained",
