@@ -33,7 +33,9 @@ class GlobalMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, 1, 1)."""
-        return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
+        # The sum over 256x256 pixels of a mean above 1 is more than float16 holds.
+        wide = torch.float32 if x.dtype == torch.float16 else None
+        return x.sum((2, 3), keepdim=True, dtype=wide) / (x.shape[2] * x.shape[3])
 
 
 class ResidualAttention(nn.Module):

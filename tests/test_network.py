@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2n.network import LEVELS, SKFF, Down, MNet, ResidualAttention, Up
+from n2n.network import LEVELS, SKFF, Down, GlobalMean, MNet, ResidualAttention, Up
 
 WIDTH = 8
 
@@ -431,6 +431,12 @@ def test_channels_last_is_the_same():
         assert all(p.grad.isfinite().all() for p in one.parameters())
     for p, q in zip(network.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_global_mean_of_half_precision_does_not_overflow():
+    x = torch.full((1, 2, 256, 256), 2.5)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert GlobalMean()(x.to(dtype)).flatten().tolist() == [2.5, 2.5]
 
 
 def test_bfloat16_is_near_float32():
