@@ -163,7 +163,7 @@ def trivial_table(results: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["detector", "column", "auroc"])
     wide = frame.pivot_table(index="detector", columns="column", values="auroc", sort=False)
     wide.columns.name = None
-    return wide.round(1).reset_index()
+    return wide.round(1).astype(object).where(wide.notna(), "–").reset_index()
 
 
 def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure:
