@@ -252,8 +252,10 @@ def masks_table(results: Path) -> pd.DataFrame:
     """
     rows = {}
     for record in find_records(results):
+        if record.key.method != "thumbnail":
+            continue
         masks = record.content["data"].get("masks")
-        if record.key.method == "thumbnail" and masks is not None and None not in masks.values():
+        if masks is not None and None not in masks.values():
             rows[record.key.category.replace("_", " ")] = {
                 "median defect, of the image": f"{100 * masks['median']:.2f}",
                 "grown by a sixteenth": f"{100 * masks['grown_median']:.1f}",
@@ -267,7 +269,8 @@ def hidden_defects(results: Path) -> pd.DataFrame:
 
     Columns: category, detector, score, whole, hidden, alike; means over the seeds of the largest
     budget that was run. The score is the run's own rule, of a baseline what comes nearest to it.
-    See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, NaN for older records.
+    See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, which is NaN where one
+    of the records is older.
     """
     rows = []
     for record in find_records(results):
@@ -297,7 +300,9 @@ def hidden_defects(results: Path) -> pd.DataFrame:
     by = ["category", "detector", "score"]
     frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden", "alike"])
     largest = frame["epochs"] == frame.groupby(by)["epochs"].transform("max")
-    return frame[largest].drop(columns="epochs").groupby(by, sort=False).mean().reset_index()
+    groups = frame[largest].drop(columns="epochs").groupby(by, sort=False)
+    # A mean over other seeds than its neighbour's could not be compared with it.
+    return groups.agg(lambda seeds: seeds.mean(skipna=False)).reset_index()
 
 
 def hidden_figure(found: pd.DataFrame) -> Figure:

@@ -164,6 +164,7 @@ def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_
         assert outcome.exit_code == 0, outcome.output
         scores[precision] = pd.read_csv(out / "scores.csv")["score"].item()
     assert scores["float32"] == pytest.approx(recorded, rel=1e-6)
+    assert scores["bfloat16"] != pytest.approx(recorded, rel=1e-6)
     assert 0 < abs(scores["float16"] - recorded) < abs(scores["bfloat16"] - recorded)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from n2n import beyond, mechanism, sensitivity
@@ -120,6 +122,13 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
         }
     )
     assert found["alike"].tolist() == pytest.approx([60, 60, 50])
+    older = next(results.glob("runs/*/*/n2n/replication/seed1/record.json"))
+    content = json.loads(older.read_text())
+    del content["hidden_alike"]
+    older.write_text(json.dumps(content))
+    again = mechanism.hidden_defects(results).set_index("detector")
+    assert np.isnan(again.loc["N2N, replication", "alike"])  # not that of the other seed
+    assert again.loc["N2N, replication", "hidden"] == pytest.approx(30)
     axes = mechanism.hidden_figure(found.reset_index()).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "N2N, λ = 0.2; image score mean", "N2N, improved: the score calibrated", "N2N, replication"
