@@ -5,17 +5,19 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BASELINES := $(VENV)/.baselines
-# N2N_DATA=/path/to/data runs on real images; EPOCHS=n and SEEDS=0,1,2 change the budget.
+# N2N_DATA=/path/to/data runs on real images; EPOCHS=n and SEEDS=0,1,2 change the budget;
+# RESULTS=mine keeps your records apart from the committed ones, which are not run again.
 N2N_DATA ?=
 EPOCHS ?=
 SEEDS ?=
 DEVICE ?=
+RESULTS ?=
 
 .PHONY: replicate test check install baselines lock lock-baselines clean
 
 replicate: $(READY)
 	@$(VENV)/bin/n2n replicate $(if $(N2N_DATA),--data "$(N2N_DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
-	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESULTS),--results "$(RESULTS)")
 
 test: $(READY)
 	$(if $(N2N_DATA),N2N_DATA="$(abspath $(N2N_DATA))") $(VENV)/bin/python -m pytest

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PRESET = click.Choice(["paper", "replication", "improved", "demo"])
 FOLDER = click.Path(path_type=Path, file_okay=False)
+EPOCHS = click.IntRange(1)
 
 
 class Group(click.Group):
@@ -95,7 +96,9 @@ def check(root: Path) -> None:
 @click.option("--data", type=FOLDER, required=True, envvar="N2N_DATA", help="Root of the images.")
 @click.option("--dataset", required=True, help="Folder below the root: MPDD, VisA, demo, ...")
 @click.option("--category", required=True, help="Folder below the data set: bracket_white, ...")
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
+)
 @click.option(
     "--method",
     default="n2n",
@@ -123,7 +126,7 @@ def check(root: Path) -> None:
 )
 @click.option("--noise", type=float, help="The coefficient lambda of Eq. (1).")
 @click.option("--no-attention", is_flag=True, help="The ablation of Table 5.")
-@click.option("--epochs", type=int, help="At most so many; the learning rate falls over them.")
+@click.option("--epochs", type=EPOCHS, help="At most so many; the learning rate falls over them.")
 @click.option("--batch-size", type=int, help="Images per step.")
 @click.option("--width", type=int, help="Channels at full resolution.")
 @click.option("--image-size", type=int, help="Pixels along each side.")
@@ -139,7 +142,7 @@ def check(root: Path) -> None:
 @click.option("--compile/--no-compile", "compile_network", default=None, help="Default: on a GPU.")
 @click.option(
     "--trace",
-    type=int,
+    type=click.IntRange(0),
     default=0,
     metavar="N",
     help="Also measure detection after each N epochs; a diagnostic, nothing is chosen by it.",
@@ -184,6 +187,7 @@ def run(
             "batch_size": batch_size,
         }  # fmt: skip
         given |= dict(_parse_setting(text) for text in changes)
+        own = make_baseline_settings(method, **given)
         foreign = {
             "--noise": noise, "--no-attention": no_attention or None, "--width": width,
             "--learning-rate": learning_rate, "--trace": trace or None,
@@ -196,7 +200,7 @@ def run(
             data,
             dataset,
             category,
-            make_baseline_settings(method, **given),
+            own,
             weights=weights,
             seed=seed,
             results=results,
@@ -281,6 +285,7 @@ def status(file: Path, results: Path) -> None:
     from n2n.plan import read_study
     from n2n.progress import overview
 
+    _must_exist(results)
     click.echo(overview(read_study(file), results))
 
 
@@ -356,6 +361,7 @@ def tables(results: Path, out: Path, preset: str) -> None:
     """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
     from n2n.tables import summary, write_tables
 
+    _must_exist(results)
     for path in write_tables(results, out, preset):
         click.echo(path)
     click.echo(summary(results, preset).drop(columns="shows").to_string(index=False))
@@ -377,7 +383,7 @@ def audit() -> None:
 
 @main.command()
 @click.option("--data", type=FOLDER, help="Root of MPDD and VisA; without it, the demonstration.")
-@click.option("--epochs", type=int, help="A smaller budget for each run.")
+@click.option("--epochs", type=EPOCHS, help="A smaller budget for each run.")
 @click.option("--seeds", default="0", show_default=True, help="Separated by commas.")
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--device", default="auto", show_default=True)
@@ -396,6 +402,12 @@ def replicate(
         raise N2NError(f"--seeds {seeds} must be numbers separated by commas.") from error
     page = run_all(data, results=results, seeds=numbers, epochs=epochs, device=device)
     click.echo(f"\nThe book is ready. Open {page}")
+
+
+def _must_exist(results: Path) -> None:
+    """Refuse a misspelt folder, which would look like one without any record."""
+    if not results.is_dir():
+        raise N2NError(f"There is no results folder {results}; name the one with the records.")
 
 
 def _show(record: Record) -> None:

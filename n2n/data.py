@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -460,7 +460,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise N2NError(f"{path} cannot be read ({error}); restore it.") from error
+        raise N2NError(f"{path} cannot be read ({reason(error)}); restore it.") from error
 
 
 def _fingerprint(listing: Listing, hashes: dict[Path, str]) -> str:
@@ -486,6 +486,6 @@ def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
         write_whole(path, lambda file: torch.save(tensors, file))
     except (OSError, RuntimeError) as error:
         raise N2NError(
-            f"The decoded images cannot be kept in {path.parent} ({error}); free some space or "
-            "choose another --results folder."
+            f"The decoded images cannot be kept in {path.parent} ({reason(error)}); free some "
+            "space or choose another --results folder."
         ) from error

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 
 VERSION = 1  # of the images; a change that alters a pixel increases it
 DEFECTS = {
@@ -413,12 +413,16 @@ def _complete(root: Path, made: dict[str, int]) -> list[str]:
         return []
     try:
         found = json.loads((root / "demo.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = "its demo.json cannot be read"
-    if found != made:
+    except (OSError, ValueError) as error:
         raise N2NError(
-            f"{root} holds demonstration data made with other settings ({found}); remove it or "
-            "choose another directory."
+            f"{root / 'demo.json'} cannot be read, so nobody knows how the images beside it were "
+            "made; remove the folder or choose another directory."
+        ) from error
+    if found != made:
+        other = [f"{name} {found.get(name)}" for name in made if found.get(name) != made[name]]
+        raise N2NError(
+            f"{root} holds demonstration data made with other settings ({', '.join(other)}); "
+            "remove it or choose another directory."
         )
     for category in present:
         expected = made["train"] + made["test_good"]
@@ -506,7 +510,7 @@ def generate(
                     shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise N2NError(
-            f"The demonstration data cannot be written to {root} ({error.strerror or error}); "
+            f"The demonstration data cannot be written to {root} ({reason(error)}); "
             "free some space or choose another directory."
         ) from error
     return root

@@ -9,5 +9,10 @@ class N2NError(Exception):
     """
 
 
+def reason(error: Exception) -> str:
+    """What the system says in words, without its number and without the path named again."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class BusyError(N2NError):
     """Another process is at work on the same run."""

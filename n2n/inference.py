@@ -14,7 +14,7 @@ from PIL import Image
 from n2n.data import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 from n2n.experiment import load_network
 from n2n.figures import overlay
 
@@ -55,6 +55,10 @@ def detect_files(
         twice = next(name for name in names if names.count(name) > 1)
         raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
     decoded = np.stack([decode_image(path, settings.image_size) for path in images])
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before the time is spent
+    except OSError as failed:
+        raise _unwritable(out, failed) from failed
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
     found = detect(network, pixels, settings, where, dtype, expected=expected, progress=progress)
     scores = image_scores(found.scored)[settings.image_score].numpy()
@@ -68,13 +72,16 @@ def detect_files(
     )
     colours = matplotlib.colormaps["magma"]
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, image, error in zip(names, decoded, found.maps.numpy(), strict=True):
             heat = colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True)[..., :3]
             Image.fromarray(np.ascontiguousarray(heat)).save(out / f"{name}_heat.png")
             tinted = overlay(image, error > threshold["pixel"])
             Image.fromarray(tinted).save(out / f"{name}_overlay.png")
         table.to_csv(out / "scores.csv", index=False, float_format="%.9g")
-    except OSError as error:
-        raise N2NError(f"{out} cannot be written ({error}); choose another --out.") from error
+    except OSError as failed:
+        raise _unwritable(out, failed) from failed
     return table
+
+
+def _unwritable(out: Path, error: OSError) -> N2NError:
+    return N2NError(f"{out} cannot be written ({reason(error)}); choose another --out.")

@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from n2n.errors import BusyError, N2NError
+from n2n.errors import BusyError, N2NError, reason
 from n2n.settings import settings_from_dict
 
 RECORD = "record.json"
@@ -116,7 +116,8 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise N2NError(
-            f"The folder {path.parent} cannot be written ({error}); choose another --results."
+            f"The folder {path.parent} cannot be written ({reason(error)}); choose "
+            "another --results."
         ) from error
     with lock:  # its file stays: deleting it would let two others hold two files of one name
         failed = key.work(results) / FAILED
@@ -140,9 +141,14 @@ def finished(
         return None
     record = read_record(folder)
     if progress:
-        there = record.content.get("provenance", {}).get("precision")
-        other = "" if precision in ("auto", there) else f" (it was trained in {there})"
-        print(f"{folder} is complete: not run again{other}", file=sys.stderr)
+        origin = record.content.get("provenance", {})
+        there = origin.get("precision")
+        other = "" if precision in ("auto", there) else f", trained in {there}"
+        made = f"made on {str(origin.get('date', 'an unknown day'))[:10]}{other}"
+        print(
+            f"{folder} is complete: not run again ({made}; another results folder makes a new one)",
+            file=sys.stderr,
+        )
     return record
 
 
@@ -205,8 +211,8 @@ def write_record(
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise N2NError(
-            f"The record {target} cannot be written ({error}); free some space or choose another "
-            "--results folder, and start the same command again."
+            f"The record {target} cannot be written ({reason(error)}); free some space or "
+            "choose another --results folder, and start the same command again."
         ) from error
     return read_record(target)
 

@@ -107,7 +107,7 @@ def provenance_table(record: Record) -> HTML:
     origin, data = record.content["provenance"], record.content["data"]
     rows = {
         "record": record.folder.as_posix(),
-        "rerun": origin["command"],
+        "rerun": f"{origin['command']} --results NEW",
         "date": origin["date"],
         "commit": origin["commit"] or "not from a checkout",
         "device": f"{origin['device']}, {origin['precision']}",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from n2n import demo_data
@@ -193,13 +194,29 @@ def replicate(
 
     Raises:
         N2NError: where a notebook or the build fails, naming it, or this is not the project's
-            folder, or papermill or Jupyter Book is missing.
+            folder, or papermill or Jupyter Book is missing, or another process makes the book.
     """
     if not NOTEBOOKS.is_dir() or not Path("_config.yml").is_file():
         raise N2NError("There is no notebooks/ and _config.yml here; run this in the project.")
-    shutil.rmtree(EXECUTED, ignore_errors=True)  # no page of an earlier build stays
-    EXECUTED.mkdir(parents=True)
-    pages = _experiment_pages(data, results, epochs)
+    try:
+        lock = FileLock(EXECUTED.with_suffix(".lock")).acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError("Another process makes the book here; wait for it first.") from error
+    with lock:
+        pages = experiment_pages(data, results, seeds, epochs)
+        shutil.rmtree(EXECUTED, ignore_errors=True)  # no page of an earlier build stays
+        _execute_pages(pages, data, results, seeds, epochs, device)
+        return build_book(results)
+
+
+def _execute_pages(
+    pages: list[tuple[str, str, dict[str, Any]]],
+    data: Path | None,
+    results: Path,
+    seeds: Sequence[int],
+    epochs: int | None,
+    device: str,
+) -> None:
     shared = {"results": str(results), "device": device}
     for dataset, category, parameters in pages:
         output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
@@ -212,7 +229,6 @@ def replicate(
         execute_notebook(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
     for name in STUDY_PAGES:
         execute_notebook(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
-    return build_book(results)
 
 
 def build_book(results: Path) -> Path:
@@ -232,10 +248,17 @@ def build_book(results: Path) -> Path:
     return PAGE.resolve()
 
 
-def _experiment_pages(
-    data: Path | None, results: Path, epochs: int | None
+def experiment_pages(
+    data: Path | None, results: Path, seeds: Sequence[int], epochs: int | None
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """Data set, category and parameters of each experiment notebook of the book."""
+    """Data set, category and parameters of each experiment notebook of the book.
+
+    A page shows the first of the seeds, or a record that is there and of no smaller budget.
+
+    Raises:
+        N2NError: where ``data`` has no category of MPDD or VisA.
+    """
+    asked = {"seed": seeds[0], "epochs": epochs}
     if data is not None:
         found = [pair for pair in find_categories(data) if pair[0] in PAPER_DATASETS]
         cells = printed_cells()
@@ -246,30 +269,38 @@ def _experiment_pages(
         _say(f"found {', '.join(f'{d}/{c}' for d, c in found)}")
         if absent:
             _say(f"skipped, since not in {data}: {', '.join(absent)}")
-        return [
-            (d, c, {"data": str(data), "dataset": d, "category": c, "epochs": epochs})
-            for d, c in found
-        ]
+        enough = make_settings("replication", **budget(epochs)).epochs
+        pages = []
+        for dataset, category in found:
+            there = _shown(find_records(results), dataset, category)
+            shown = there if there and there["epochs"] >= enough else asked
+            page = {"data": str(data), "dataset": dataset, "category": category}
+            pages.append((dataset, category, page | shown))
+        return pages
     demonstration = results / "demo"
     _say("no data set at hand: using the demonstration data, and the records that are there")
     images = demonstration / "data"
     demo_data.generate(images)
-    pages: list[tuple[str, str, dict[str, Any]]] = [
+    pages = [
         ("demo", category,
          {"data": str(images), "dataset": "demo", "category": category, "preset": "demo",
-          "results": str(demonstration)})
+          "results": str(demonstration)} | asked)
         for category in demo_data.CATEGORIES
     ]  # fmt: skip
     records = find_records(results)
     for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
-        matched = matching_records(records, dataset, category, "Ours", "replication")
-        if matched:
-            key, trained = matched[0].key, matched[0].content["settings"]["epochs"]
-            pages.append(
-                (dataset, category,
-                 {"dataset": dataset, "category": category, "seed": key.seed, "epochs": trained})
-            )  # fmt: skip
+        if there := _shown(records, dataset, category):
+            page = {"dataset": dataset, "category": category}
+            pages.append((dataset, category, page | there))
     return pages
+
+
+def _shown(records: list[Record], dataset: str, category: str) -> dict[str, Any] | None:
+    """Seed and epochs of the record that a category's page shows; None where there is none."""
+    matched = matching_records(records, dataset, category, "Ours", "replication")
+    if not matched:
+        return None
+    return {"seed": matched[0].key.seed, "epochs": matched[0].content["settings"]["epochs"]}
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.baseline_settings import METHODS, BaselineSettings, brought, row_label
+from n2n.errors import N2NError, reason
 from n2n.paper import PAPER_LABELS, audit, printed_cells
 from n2n.records import Record, RunKey, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
@@ -420,7 +421,20 @@ def coverage(results: Path, preset: str = "replication") -> pd.DataFrame:
 
 
 def write_tables(results: Path, out: Path, preset: str = "replication") -> list[Path]:
-    """Write each table as CSV and Markdown, a summary of the verdicts, and the audit."""
+    """Write each table as CSV and Markdown, a summary of the verdicts, and the audit.
+
+    Raises:
+        N2NError: where the folder cannot be written, or a record cannot be read.
+    """
+    try:
+        return _write_tables(results, out, preset)
+    except OSError as error:
+        raise N2NError(f"{out} cannot be written ({reason(error)}); choose another folder.") from (
+            error
+        )
+
+
+def _write_tables(results: Path, out: Path, preset: str) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for table, title in TITLES.items():

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import compile_errors, keep_freed_memory, memory_errors, precision_context
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet, UNet
@@ -344,7 +344,7 @@ class _State:
             write_whole(path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
             raise N2NError(
-                f"The checkpoint {path} cannot be written ({error}); "
+                f"The checkpoint {path} cannot be written ({reason(error)}); "
                 "free some space or choose another --results folder. "
                 "The checkpoint before it is kept."
             ) from error

@@ -217,6 +217,7 @@ def test_check_lists_own_data_and_fails_on_damage(parts: Path, tmp_path: Path) -
         (["--set", "colour"], "NAME=VALUE"),
         (["--device", "quantum"], "'quantum' cannot be used"),
         (["--precision", "int4"], "no precision 'int4'"),
+        (["--method", "foo", "--preset", "demo"], "no method 'foo'"),
     ],
 )
 def test_bad_input_gets_one_sentence(
@@ -239,6 +240,14 @@ def test_set_reaches_any_setting(parts: Path, tmp_path: Path) -> None:
 
 def test_tables_and_audit(tmp_path: Path) -> None:
     outcome = n2n("tables", "--results", tmp_path / "none", "--out", tmp_path / "out")
+    assert outcome.exit_code == 1
+    assert "no results folder" in outcome.output
+    outcome = n2n("tables", "--results", tmp_path, "--out", "/dev/null/out")
+    assert outcome.exit_code == 1
+    assert outcome.output.strip() == (
+        "n2n: /dev/null/out cannot be written (Not a directory); choose another folder."
+    )
+    outcome = n2n("tables", "--results", tmp_path, "--out", tmp_path / "out")
     assert outcome.exit_code == 0, outcome.output
     assert "not run" in outcome.output
     outcome = n2n("audit")

@@ -7,9 +7,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from filelock import FileLock
 
-from n2n.study import missing_runs
+from n2n import study
+from n2n.errors import BusyError, N2NError
+from n2n.study import experiment_pages, missing_runs
 from tests.conftest import draw_parts
+from tests.test_tables import record
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -102,3 +106,39 @@ def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
     assert wanted(3) == []
     assert len(wanted(4, seeds=[0, 1], categories=["tubes"])) == 8
     assert [run[3] for run in wanted(5, categories=["tubes"])] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        (5, {"seed": 3, "epochs": 5}),  # the record that is there
+        (4, {"seed": 3, "epochs": 5}),  # has a larger budget
+        (6, {"seed": 1, "epochs": 6}),  # has a smaller one: the first of the seeds is run
+        (None, {"seed": 1, "epochs": None}),
+    ],
+)
+def test_a_page_shows_a_record_or_the_first_seed(
+    epochs: int | None, shown: dict[str, int | None], mpdd: Path, tmp_path: Path
+) -> None:
+    record(tmp_path, "tubes", seed=3, epochs=5, t_max=5, stopped="epochs")
+    pages = {
+        category: (values["seed"], values["epochs"])
+        for _, category, values in experiment_pages(mpdd, tmp_path, (1, 2), epochs)
+    }
+    assert pages == {"metal_plate": (1, epochs), "tubes": (shown["seed"], shown["epochs"])}
+
+
+def test_a_replication_that_cannot_begin_leaves_the_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = study.EXECUTED / "table1.ipynb"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "_config.yml").touch()
+    with pytest.raises(N2NError, match="nowhere"):
+        study.replicate(tmp_path / "nowhere")
+    with FileLock(study.EXECUTED.with_suffix(".lock")), pytest.raises(BusyError):
+        study.replicate(None)
+    assert page.exists()
