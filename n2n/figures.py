@@ -191,8 +191,10 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     colours = dict(zip(detectors, sns.color_palette("tab10", len(detectors)), strict=True))
     for axes, category in zip(grid[0], categories, strict=False):
         for row in costs[costs["category"] == category].itertuples():
+            # Half transparent and ringed: neighbours stay visible
             axes.plot(
-                row.seconds, row.auroc, "o", ms=8, color=colours[row.detector]
+                row.seconds, row.auroc, "o", ms=9, color=(*colours[row.detector], 0.7),
+                markeredgecolor="black", markeredgewidth=0.5,
             )  # fmt: skip
         axes.set(xscale="log", xlabel="training, s", title=category)
     grid[0, 0].set_ylabel("image AUROC, %")

@@ -346,8 +346,8 @@ def costs(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) and seconds of training of each method in each category.
 
     Of our method the presets `replication` and `improved`, at the largest budget that was run; of
-    the others what has their own settings, whatever its budget; mean over the seeds. 'detector' is
-    the method without its budget.
+    the others what has their own settings, whatever its budget; mean over the seeds, whose number
+    is in 'seeds'. 'detector' is the method without its budget.
     """
     records = find_records(results)
     shown: dict[RunKey, tuple[str, str]] = {
@@ -358,7 +358,9 @@ def costs(results: Path) -> pd.DataFrame:
     for dataset, category in {(record.key.dataset, record.key.category) for record in records}:
         for preset, label in (("replication", "N2N"), ("improved", "N2N, improved")):
             for record in matching_records(records, dataset, category, "Ours", preset):
-                shown[record.key] = (label, label)
+                run, whole = record.content["settings"]["epochs"], PRESETS[preset].epochs
+                part = f" ({run} of {whole} epochs)" if run < whole else ""
+                shown[record.key] = (label + part, label)
     rows = [
         {
             "category": _label(record.key.category),
@@ -372,7 +374,10 @@ def costs(results: Path) -> pd.DataFrame:
     ]
     by = ["category", "method", "detector"]
     frame = pd.DataFrame(rows, columns=[*by, "auroc", "seconds"])
-    return frame.groupby(by, sort=False).mean().reset_index()
+    means = frame.groupby(by, sort=False).agg(
+        auroc=("auroc", "mean"), seconds=("seconds", "mean"), seeds=("auroc", "size")
+    )
+    return means.reset_index()
 
 
 def printed_table(table: int) -> pd.DataFrame:

@@ -279,6 +279,7 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
     assert set(found["detector"]) == {"RD4AD (EfficientNet-Lite0)"}
     assert list(found["auroc"]) == pytest.approx([50, 60])
     assert list(found["seconds"]) == [10.0, 10.5]
+    assert list(found["seeds"]) == [1, 2]
 
 
 def test_html_in_names_is_shown_and_not_obeyed() -> None:
