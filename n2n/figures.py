@@ -16,6 +16,7 @@ from torch import Tensor
 from n2n.data import Category
 from n2n.detection import Detection
 from n2n.metrics import roc_curve
+from n2n.paper import label
 
 NORMAL, ANOMALOUS, PAPER, OURS = "#0072b2", "#d55e00", "#777777", "#009e73"  # Okabe and Ito
 
@@ -166,7 +167,8 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     axes.plot(shown["untrained"], y, "|", color=PAPER, markersize=11, label="untrained network")
     names = [
         " · ".join(
-            [row.category, row.level] + ([row.column] if shown["column"].nunique() > 1 else [])
+            [label(row.category), row.level]
+            + ([label(row.column)] if shown["column"].nunique() > 1 else [])
         )
         for row in shown.itertuples()
     ]

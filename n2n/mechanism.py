@@ -21,6 +21,7 @@ from n2n.paper import printed_cells
 from n2n.records import Record, find_records
 from n2n.sensitivity import BASE, changes, in_study, label, own_records
 from n2n.settings import DETECTION, PRESETS, Settings, settings_from_dict
+from n2n.tables import runs_of
 
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
@@ -69,11 +70,12 @@ def trace_figure(results: Path, category: str, image_score: str = BASE.image_sco
 
 def full_size_figure(results: Path) -> Figure:
     """Detection along the training of the tables' own runs, on synthetic and on real defects."""
+    records = find_records(results)
     chosen = [
         (record, trace)
         for record, trace in traced(results)
-        if changes(settings_from_dict(record.content["settings"]), PRESETS["replication"]).keys()
-        <= {"epochs", "t_max"}
+        if record
+        in runs_of(records, record.key.dataset, record.key.category, PRESETS["replication"])
     ]
     figure, grid = plt.subplots(
         1, max(len(chosen), 1), figsize=(4.2 * max(len(chosen), 1), 3.4), sharey=True,

@@ -102,6 +102,14 @@ PAPER_LABELS: dict[str, str] = {
 }
 """Category by its folder's name: the row label of Tables 1-5."""
 
+
+def label(name: str) -> str:
+    """A category or a column of the tables as a reader sees it: 'Metal Plate', 'λ = 0.2'."""
+    if name == "average":
+        return "Average"
+    return PAPER_LABELS.get(name, name).replace("lambda=", "λ = ")
+
+
 METHODS: dict[int, list[str]] = {
     int(table): list(group["column"].unique()) for table, group in _cells().groupby("table")
 }

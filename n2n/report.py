@@ -19,6 +19,7 @@ from n2n.data import Category, load_category
 from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
+from n2n.paper import label
 from n2n.records import Record
 from n2n.settings import PRESETS
 from n2n.tables import escape_markdown, own_cells
@@ -58,10 +59,10 @@ def heading(record: Record) -> str:
 def baseline_heading(record: Record) -> str:
     """Which other method was run, in Markdown."""
     key, content = record.key, record.content
-    label = row_label(content["settings"], content["provenance"]["precision"])
+    method = row_label(content["settings"], content["provenance"]["precision"])
     return (
         f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
-        f"{escape_markdown(label)}, "
+        f"{escape_markdown(method)}, "
         f"`{key.variant.replace('`', '')}`, seed {key.seed}. {_nature(key.dataset)}"
     )
 
@@ -94,8 +95,8 @@ def score_table(record: Record) -> HTML:
     rows = [
         {"image score": name + (" (chosen)" if name == chosen else "")}
         | {
-            label: f"{100 * values[metric]:.2f}"
-            for metric, label in (("auroc", "AUROC"), ("ap", "average precision"))
+            title: f"{100 * values[metric]:.2f}"
+            for metric, title in (("auroc", "AUROC"), ("ap", "average precision"))
         }
         for name, values in record.content["image_scores"].items()
     ]
@@ -126,7 +127,7 @@ def coverage(cells: pd.DataFrame, preset: str) -> str:
     """How many cells of a table were run, in Markdown."""
     ours = cells[cells["records"].map(len) > 0]
     own = own_cells(cells, preset)
-    categories = ", ".join(dict.fromkeys(ours["category"])) or "none yet"
+    categories = ", ".join(dict.fromkeys(ours["category"].map(label))) or "none yet"
     return (
         f"Preset `{preset}`, {PRESETS[preset].epochs} epochs at most. "
         f"Measured on real images: {categories}. Of the {len(own)} cells of our method's columns "
@@ -141,8 +142,8 @@ def record_table(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"run records (record.json, history, scores)": list(folders)})
 
 
-def html_table(frame: pd.DataFrame) -> HTML:
-    """A table that scrolls inside its own box on a narrow screen."""
+def html_table(frame: pd.DataFrame, wrap: bool = False) -> HTML:
+    """A table that scrolls inside its own box on a narrow screen; ``wrap`` breaks long cells."""
     if frame.empty:
         return _html("<p>Nothing has been run yet.</p>")
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
@@ -151,7 +152,7 @@ def html_table(frame: pd.DataFrame) -> HTML:
         for row in frame.itertuples(index=False)
     )
     return _html(
-        '<div class="table-scroll"><table class="table">'
+        f'<div class="table-scroll{" wrap" if wrap else ""}"><table class="table">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -243,7 +244,12 @@ def build_book(results: Path) -> Path:
         sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book",
         "--config", "_config.yml", "--path-output", ".", "-W", "--all", "-q",
     ]  # fmt: skip
-    if subprocess.run(command).returncode != 0:
+    built = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"NO_COLOR": "1"},
+    )  # fmt: skip
+    if built.returncode != 0:  # of a book without a warning there is nothing to say
+        print(built.stdout)
         raise N2NError("The book could not be built; the messages above say which page is wrong.")
     return PAGE.resolve()
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from n2n.baseline_settings import METHODS, BaselineSettings, brought, row_label
 from n2n.errors import N2NError, reason
-from n2n.paper import PAPER_LABELS, audit, printed_cells
+from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, RunKey, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
 
@@ -222,7 +222,11 @@ def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:
             continue
         every = [record.content["image_scores"] for record in matched]
         rows.append(
-            {"category": _label(str(cell.category)), "cell": cell.column, "paper": cell.value}
+            {
+                "category": label(str(cell.category)),
+                "cell": label(str(cell.column)),
+                "paper": cell.value,
+            }
             | {name: 100 * np.mean([e[name]["auroc"] for e in every]) for name in IMAGE_SCORES}
         )
     frame = pd.DataFrame(rows, columns=["category", "cell", "paper", *IMAGE_SCORES])
@@ -238,8 +242,8 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
     own = own_cells(cells).sort_values("verdict", key=lambda v: v == "not run", kind="stable")
     table = pd.DataFrame(
         {
-            "category": own["category"].map(_label),
-            "column": own["column"],
+            "category": own["category"].map(label),
+            "column": own["column"].map(label),
             "level": own["level"],
             "paper": own["printed"],
             "ours": [_mean_text(row) for row in own.itertuples()],
@@ -289,7 +293,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
             continue
         own = methods[str(cell.column)].own
         row = dict.fromkeys(columns, "") | {
-            "category": _label(str(cell.category)),
+            "category": label(str(cell.category)),
             "method": cell.column,
             "paper": cell.printed,
             "verdict": "not run",
@@ -297,8 +301,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
         }
         variants = runs.get((cell.dataset, cell.category, cell.column), {})
         rows += [
-            row | {"method": label} | _baseline_row(cell, found)
-            for label, found in variants.items()
+            row | {"method": name} | _baseline_row(cell, found) for name, found in variants.items()
         ] or [row]
     return pd.DataFrame(rows, columns=columns)
 
@@ -356,14 +359,14 @@ def costs(results: Path) -> pd.DataFrame:
         if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
     }
     for dataset, category in {(record.key.dataset, record.key.category) for record in records}:
-        for preset, label in (("replication", "N2N"), ("improved", "N2N, improved")):
+        for preset, name in (("replication", "N2N"), ("improved", "N2N, improved")):
             for record in matching_records(records, dataset, category, "Ours", preset):
                 run, whole = record.content["settings"]["epochs"], PRESETS[preset].epochs
                 part = f" ({run} of {whole} epochs)" if run < whole else ""
-                shown[record.key] = (label + part, label)
+                shown[record.key] = (name + part, name)
     rows = [
         {
-            "category": _label(record.key.category),
+            "category": label(record.key.category),
             "method": shown[record.key][0],
             "detector": shown[record.key][1],
             "auroc": 100 * record.metric("image"),
@@ -384,14 +387,14 @@ def printed_table(table: int) -> pd.DataFrame:
     """A table as the paper prints it, a column per method (and level)."""
     cells = printed_cells()
     cells = cells[cells["table"] == table].copy()
-    cells["label"] = cells["category"].map(_label)
+    cells["label"] = cells["category"].map(label)
     wide = cells.pivot(index="label", columns=["column", "level"], values="printed")
     wide = wide.reindex(index=cells["label"].unique())
     wide = wide[list(dict.fromkeys(zip(cells["column"], cells["level"], strict=True)))]
     if cells["level"].nunique() == 1:
         wide.columns = wide.columns.droplevel("level")
     else:
-        wide.columns = pd.Index([f"{column}, {level}" for column, level in wide.columns])
+        wide.columns = pd.Index([f"{label(column)}, {level}" for column, level in wide.columns])
     wide.index.name = "category"
     return wide.reset_index()
 
@@ -421,7 +424,7 @@ def coverage(results: Path, preset: str = "replication") -> pd.DataFrame:
             cell = cells.iloc[0]  # both levels come from the same runs
             seeds = f"{cell['seeds']} seed{'s' if cell['seeds'] > 1 else ''}"
             done = f"{seeds}, {cell['epochs']} epochs" if cell["seeds"] else "not run"
-            rows.append((f"Table {table}", _label(category), column, done))
+            rows.append((f"Table {table}", label(category), label(column), done))
     return pd.DataFrame(rows, columns=["table", "category", "column", "runs"])
 
 
@@ -453,7 +456,7 @@ def _write_tables(results: Path, out: Path, preset: str) -> list[Path]:
         markdown.write_text(text + to_markdown(ours_beside_paper(cells)))
         written += [csv, markdown]
     checks = audit()
-    fails = checks[~checks["holds"]]
+    fails = checks[~checks["holds"]].drop(columns="holds")
     parts = {
         "summary": summary(results, preset), "audit": fails, "coverage": coverage(results, preset)
     }  # fmt: skip
@@ -481,10 +484,6 @@ def to_markdown(frame: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(row)} |" for row in cells]
     lines.insert(1, "|" + " --- |" * len(frame.columns))
     return "\n".join(lines) + "\n"
-
-
-def _label(category: str) -> str:
-    return "Average" if category == "average" else PAPER_LABELS.get(category, category)
 
 
 def _mean_text(row: Any) -> str:
