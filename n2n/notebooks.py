@@ -54,8 +54,8 @@ def execute_notebook(
         papermill.execute_notebook(
             source, output, parameters=parameters, kernel_name="python3", progress_bar=False,
             stderr_file=sys.stderr,
-            # Without this, each kernel warns that it talks to this process over an open port.
-            extra_arguments=["--log-level=ERROR"],
+            # Else each kernel warns of its open port, and some of the interruption that ends them.
+            extra_arguments=["--log-level=CRITICAL"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise N2NError(
