@@ -142,8 +142,8 @@ def record_table(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"run records (record.json, history, scores)": list(folders)})
 
 
-def html_table(frame: pd.DataFrame, wrap: bool = False) -> HTML:
-    """A table that scrolls inside its own box on a narrow screen; ``wrap`` breaks long cells."""
+def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:
+    """A table that scrolls inside its own box on a narrow screen; ``fit`` breaks its lines."""
     if frame.empty:
         return _html("<p>Nothing has been run yet.</p>")
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
@@ -152,7 +152,7 @@ def html_table(frame: pd.DataFrame, wrap: bool = False) -> HTML:
         for row in frame.itertuples(index=False)
     )
     return _html(
-        f'<div class="table-scroll{" wrap" if wrap else ""}"><table class="table">'
+        f'<div class="table-scroll{" fit" if fit else ""}"><table class="table">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
