@@ -276,9 +276,9 @@ def experiment_pages(
         if absent:
             _say(f"skipped, since not in {data}: {', '.join(absent)}")
         enough = make_settings("replication", **budget(epochs)).epochs
-        pages = []
+        records, pages = find_records(results), []
         for dataset, category in found:
-            there = _shown(find_records(results), dataset, category)
+            there = _shown(records, dataset, category)
             shown = there if there and there["epochs"] >= enough else asked
             page = {"data": str(data), "dataset": dataset, "category": category}
             pages.append((dataset, category, page | shown))
