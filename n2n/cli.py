@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ def main() -> None:
     data/VisA/fryum (with data/VisA/split_csv/1cls.csv), or parts of your own in MVTec AD layout:
     train/good, test/good, test/DEFECT, ground_truth/DEFECT/NAME_mask.png.
     """
+    if not sys.stderr.isatty():
+        # In a log file every redrawing of a bar stays: one a minute tells enough
+        for name in ("TQDM_DELAY", "TQDM_MININTERVAL", "TQDM_MAXINTERVAL"):
+            os.environ.setdefault(name, "60")
 
 
 @main.command("demo-data")

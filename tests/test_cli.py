@@ -54,6 +54,17 @@ def test_run_writes_a_whole_record(finished: Path) -> None:
     assert [(path.suffix, path.stat().st_size) for path in left] == [(".lock", 0)]
 
 
+def test_bars_do_not_fill_a_log_file(parts: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "n2n", "run", "--data", parts, "--dataset", "parts",
+        "--category", "disc", "--results", tmp_path, "--epochs", "1", *TINY,
+    ]  # fmt: skip
+    command.remove("--quiet")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "image" in done.stdout
+    assert done.stderr == ""  # a run of seconds; in a terminal a dozen bars
+
+
 def test_record_agrees_with_scikit_learn_on_its_own_scores(finished: Path) -> None:
     record = json.loads((finished / "record.json").read_text())
     scores = pd.read_csv(finished / "scores.csv")
