@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.baseline_settings import BACKBONES, EMBEDDED, NOTHING, TEXTURES, BaselineSettings
+from n2n.baseline_settings import BACKBONES, EMBEDDED, NOTHING, RESNET, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
 from n2n.device import keep_freed_memory
 from n2n.errors import N2NError
@@ -212,9 +212,7 @@ def _module(settings: BaselineSettings, weights: Path | None) -> Any:
         module = Cflow(backbone.timm, backbone.layers[1:], fiber_batch_size=fibres, **options)
         extractor = module.model.encoder.feature_extractor
     elif settings.method == "rd4ad":
-        module = ReverseDistillation(
-            "resnet18" if lite else backbone.timm, RESNET_LAYERS, **options
-        )
+        module = ReverseDistillation("resnet18" if lite else backbone.timm, RESNET[:3], **options)
         if lite:
             _distil_lite(module.model)
         extractor = module.model.encoder.feature_extractor
@@ -225,9 +223,6 @@ def _module(settings: BaselineSettings, weights: Path | None) -> Any:
         extractor = module.model.feature_extractor
     _load_weights(extractor, settings.source, weights)
     return module
-
-
-RESNET_LAYERS = ("layer1", "layer2", "layer3")
 
 
 def _distil_lite(model: Any) -> None:
@@ -378,8 +373,6 @@ class _CflowMaps(nn.Module):
 def _textures(name: str, folder: Path | None) -> list[Path]:
     """The files of DRAEM's textures."""
     if name == "textures-3":
-        if folder is not None:
-            raise N2NError("textures-3 brings its own images; leave --weights out.")
         import skimage
 
         where = Path(skimage.__file__).parent / "data"
@@ -399,8 +392,6 @@ def _load_weights(extractor: nn.Module, name: str, weights: Path | None) -> None
     """Fill an extractor with its pretrained weights, and accept no other."""
     file = BACKBONES[name].file
     if name == EMBEDDED:
-        if weights is not None:
-            raise N2NError(f"{EMBEDDED} brings its own weights; leave --weights out.")
         state = _embedded_weights()
     elif weights is None:
         raise N2NError(

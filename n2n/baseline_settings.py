@@ -165,7 +165,7 @@ def known_settings(method: str) -> set[str]:
     return names
 
 
-def make_baseline_settings(method: str, **changes: Any) -> BaselineSettings:
+def make_baseline_settings(method: str, /, **changes: Any) -> BaselineSettings:
     """The method's own settings with some values replaced; ``None`` leaves a value alone.
 
     Raises:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from n2n import metrics
 from n2n.anomalib_models import fit_anomalib, see
-from n2n.baseline_settings import GANS, BaselineSettings, brought
+from n2n.baseline_settings import GANS, METHODS, NOTHING, BaselineSettings, brought
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import (
@@ -31,6 +31,7 @@ from n2n.device import (
     peak_memory_mib,
     reset_peak_memory,
 )
+from n2n.errors import N2NError
 from n2n.gans import fit_gan
 from n2n.measurement import about_data, hidden_alike, hidden_defects
 from n2n.records import (
@@ -142,8 +143,14 @@ def fit(
     """A fitted model from normal images, uint8, (N, 3, S, S); the same for the same seed.
 
     Raises:
-        N2NError: where the extra is not installed, the weights do not fit, or a training fails.
+        N2NError: where the extra is not installed, the weights do not fit or are not needed, the
+            method has no training to be of that precision, or a training fails.
     """
+    if weights is not None and brought(settings.source) is None:
+        own = settings.method if settings.source == NOTHING else settings.source
+        raise N2NError(f"{own} needs no file beside the images; leave --weights out.")
+    if precision != torch.float32 and not METHODS[settings.method].epochs:
+        raise N2NError(f"{settings.method} trains nothing; leave --precision out.")
     if settings.method in GANS:
         return fit_gan(images, settings, seed, device, precision, progress)
     if settings.method == "thumbnail":

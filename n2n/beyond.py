@@ -11,7 +11,7 @@ import pandas as pd
 from n2n.paper import PAPER_LABELS, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, make_settings
-from n2n.tables import matching_records, runs_of
+from n2n.tables import matching_records, mean_interval, runs_of
 
 # The usual constants of SSIM, and four times the steps for the same work; not in `improved`.
 OTHER_TRAINING = {"c1": 0.01**2, "c2": 0.03**2, "batch_size": 1}
@@ -28,7 +28,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
 def beside_paper(results: Path) -> pd.DataFrame:
     """AUROC (percent) of both presets for each printed cell whose category was run with both.
 
-    Means over the seeds that both have; the interval is that of `improved` and spans them.
+    Means over the seeds that both have; the interval is that of `improved`, as in the tables.
     """
     records = find_records(results)
     printed = printed_cells()
@@ -43,8 +43,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
         if not ours or not better:
             continue
         level = str(cell.level)
-        intervals = [record.interval(level) for record in better]
-        low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+        low, high = mean_interval(better, level)
         rows.append(
             {
                 "category": PAPER_LABELS.get(str(cell.category), str(cell.category)),
@@ -52,7 +51,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
                 "paper": cell.printed,
                 "replication": _mean([record.metric(level) for record in ours]),
                 "improved": _mean([record.metric(level) for record in better]),
-                "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+                "95 % interval": f"{low:.2f} to {high:.2f}",
                 "seeds": len(better),
                 "epochs": f"{_epochs(ours)}, {_epochs(better)}",
             }

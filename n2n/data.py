@@ -312,14 +312,15 @@ def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
     if not folder.is_dir():
         raise N2NError(f"There is no folder {folder}; see `n2n check {root}` for what is there.")
     problems: list[str] = []
-    if (folder / "Data" / "Images").is_dir():
+    visa = (folder / "Data" / "Images").is_dir()
+    if visa:
         train, test = _scan_visa(root / dataset, category, problems)
     else:
         train, test = _scan_mvtec(folder, problems)
-    if not train:
-        problems.append(f"There is no training image in {folder}; put normal ones in train/good.")
-    if not test:
-        problems.append(f"There is no test image in {folder}; put some in test/good.")
+    for samples, kind, place in ((train, "training", "train/good"), (test, "test", "test/good")):
+        if not samples:
+            mend = f"{SPLIT_FILE} must name some" if visa else f"put normal ones in {place}"
+            problems.append(f"There is no {kind} image in {folder}; {mend}.")
     return Listing(dataset, category, tuple(train), tuple(test)), problems
 
 
@@ -370,8 +371,11 @@ def _scan_visa(
             continue
         image = dataset / name
         mask = dataset / (row.get("mask") or "") if label == "anomaly" else None
-        for path in (image, mask):
-            if path is not None and not (path.is_file() and _stays_below(path, dataset)):
+        if mask == dataset:
+            problems.append(f"{split} names no mask for {image}; restore the original.")
+            continue
+        for path, folder in ((image, dataset / category), (mask, dataset)):
+            if path is not None and not (path.is_file() and _stays_below(path, folder)):
                 problems.append(f"{path}, which {split} names, is missing; restore it.")
                 break
         else:

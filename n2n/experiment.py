@@ -40,14 +40,15 @@ from n2n.measurement import (
 from n2n.records import (
     Record,
     RunKey,
-    find_records,
     finished,
     no_record,
     only_one,
     provenance,
+    read_record,
     write_record,
 )
 from n2n.settings import (
+    DETECTION,
     Settings,
     command_options,
     same_training,
@@ -90,7 +91,8 @@ def run_experiment(
             half precision a pair of images that are nearly alike can change places.
         compile_network: use ``torch.compile``; None does so on a GPU.
         trace: measure detection after each so many epochs and write ``trace.csv``; 0 does not.
-            It is a diagnostic: no checkpoint and no setting is chosen by it.
+            It is a diagnostic: no checkpoint and no setting is chosen by it. Where a training is
+            there already it is not repeated, and its trace is taken over if its maps are the same.
         progress: show progress bars on stderr.
 
     Raises:
@@ -137,7 +139,9 @@ def _run(
     prepared = time.monotonic() - began
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = development_set(images, held_out)
-    measured = _read_trace(key.work(results) / TRACE) if trace else {}
+    checkpoint = key.work(results) / "checkpoint.pt"
+    # A trace without its checkpoint is of a training that was given up
+    measured = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
 
     def look(network: nn.Module, *parts: Category) -> list[Detection]:
         """Detections in the test images of each part, calibrated if the settings say so."""
@@ -159,9 +163,9 @@ def _run(
             _write_trace(key.work(results) / TRACE, measured)
 
     source = _trained_already(key, settings, images, dtype, results)
-    if source is not None and (not trace or (source.folder / TRACE).exists()):
+    if source is not None:
         trained = _load_trained(source, where)
-        measured |= _read_trace(source.folder / TRACE)
+        measured = _trace_of(source, settings) if trace else {}
     else:
         trained = train(
             images.train,
@@ -169,7 +173,7 @@ def _run(
             seed,
             where,
             dtype,
-            checkpoint=key.work(results) / "checkpoint.pt",
+            checkpoint=checkpoint,
             compile_network=compile_network,
             progress=progress,
             label=f"{key.dataset}/{key.category} {key.variant} seed {seed}",
@@ -226,7 +230,7 @@ def _run(
 
     def write_files(folder: Path) -> None:
         _write_files(folder, images, detected, trained, expected, content)
-        if trace:
+        if measured:
             _write_trace(folder / TRACE, measured)
 
     record = write_record(key, results, content, write_files)
@@ -251,13 +255,12 @@ def _trained_already(
     key: RunKey, settings: Settings, images: Category, precision: torch.dtype, results: Path
 ) -> Record | None:
     """A finished run that differs only in how its network is used, and has its weights."""
-    for record in find_records(results):
+    variants = key.folder(results).parents[1]
+    for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
+        record = read_record(weights.parent)
         content = record.content
-        same_run = dataclasses.replace(record.key, variant=key.variant) == key
         if (
-            same_run
-            and (record.folder / WEIGHTS).exists()
-            and same_training(settings_from_dict(content["settings"]), settings)
+            same_training(settings_from_dict(content["settings"]), settings)
             and content["data"]["fingerprint"] == images.fingerprint
             and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
         ):
@@ -279,8 +282,16 @@ def _load_trained(record: Record, device: torch.device) -> Trained:
         stopped=training["stopped"],
         seconds=training["seconds"],
         origin=training.get("by")
-        or {"variant": record.key.variant, "commit": record.content["provenance"]["commit"]},
+        or {"variant": record.key.variant}
+        | {name: record.content["provenance"][name] for name in ("commit", "device")},
     )
+
+
+def _trace_of(record: Record, settings: Settings) -> dict[int, dict[str, float]]:
+    """The trace of another use of the same network, where its maps are those of these settings."""
+    there, here = record.content["settings"], settings.as_dict()
+    same = all(there[name] == here[name] for name in DETECTION - {"image_score"})
+    return _read_trace(record.folder / TRACE) if same else {}
 
 
 def load_network(
@@ -293,7 +304,7 @@ def load_network(
     """
     file = path / WEIGHTS if path.is_dir() else path
     try:
-        saved = torch.load(file, map_location=device, weights_only=True)
+        saved = torch.load(file, map_location="cpu", weights_only=True)  # where maps are calibrated
         settings = settings_from_dict(saved["settings"])
         network = build_network(settings, 0, device)
         network.load_state_dict(saved["network"])

@@ -33,7 +33,7 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     ]
 
 
-def trace_figure(results: Path, category: str, image_score: str = BASE.image_score) -> Figure:
+def trace_figure(results: Path, category: str) -> Figure:
     """Detection and validation loss along the training, for each learning rate of the study."""
     figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     rates = plt.get_cmap("viridis")
@@ -51,7 +51,7 @@ def trace_figure(results: Path, category: str, image_score: str = BASE.image_sco
         name = f"{record.content['settings']['learning_rate']:g}"
         columns[0].plot(history["epoch"], history["validation_loss"], color=colour, label=name)
         for axes, column in (
-            (columns[1], f"test_image_{image_score}"),
+            (columns[1], f"test_image_{BASE.image_score}"),
             (columns[2], "test_pixel"),
         ):
             untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
@@ -61,7 +61,7 @@ def trace_figure(results: Path, category: str, image_score: str = BASE.image_sco
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
     if chosen:
         columns[0].legend(title="learning rate")
-    columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({image_score})")
+    columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})")
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
     figure.suptitle(category.replace("_", " "))
     plt.close(figure)
@@ -168,7 +168,7 @@ def trivial_table(results: Path) -> pd.DataFrame:
     return wide.round(1).astype(object).where(wide.notna(), "–").reset_index()
 
 
-def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure:
+def quality_figure(results: Path) -> Figure:
     """Detection over how well normal images are restored: a point per training of the small study.
 
     Runs that differ from another in the use of the network alone are left out, and so is the
@@ -187,7 +187,7 @@ def quality_figure(results: Path, image_score: str = BASE.image_score) -> Figure
                 "category": record.key.category.replace("_", " "),
                 "group": _group(changed),
                 "error": 1000 * record.content["reconstruction"]["absolute"]["normal"],
-                "image": 100 * record.content["image_scores"][image_score]["auroc"],
+                "image": 100 * record.content["image_scores"][BASE.image_score]["auroc"],
                 "pixel": 100 * record.metric("pixel"),
             }
         )

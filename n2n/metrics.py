@@ -43,42 +43,12 @@ def auroc(scores: Scores, labels: Labels) -> float:
     return image_metrics(scores, labels)["auroc"]
 
 
-def average_precision(scores: Scores, labels: Labels) -> float:
-    """Step-wise area under the precision-recall curve, as scikit-learn defines it.
-
-    Args:
-        scores: any shape, larger is more anomalous.
-        labels: the same shape, True is anomalous.
-    """
-    return image_metrics(scores, labels)["ap"]
-
-
-def f1_max(scores: Scores, labels: Labels) -> float:
-    """The largest F1 over all thresholds; an optimistic figure, since it sees the labels.
-
-    Args:
-        scores: any shape, larger is more anomalous.
-        labels: the same shape, True is anomalous.
-    """
-    return image_metrics(scores, labels)["f1max"]
-
-
-def aupro(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) -> float:
-    """Area under the per-region overlap against the false-positive rate, divided by its limit.
-
-    The overlap is the found share of a region, averaged over the regions of all images, which are
-    connected along edges and corners. The rate is that of all normal pixels of all images.
-
-    Args:
-        maps: (N, H, W), larger is more anomalous.
-        masks: (N, H, W), True is anomalous.
-        fpr_limit: the rate up to which the area is taken, above 0 and at most 1.
-    """
-    return pixel_metrics(maps, masks, fpr_limit=fpr_limit)["aupro"]
-
-
 def image_metrics(scores: Scores, labels: Labels) -> dict[str, float]:
     """AUROC, average precision and F1-max of one score per image.
+
+    Average precision is the step-wise area under the precision-recall curve, as scikit-learn
+    defines it. F1-max is the largest F1 over all thresholds; an optimistic figure, since it sees
+    the labels.
 
     Args:
         scores: (N,), larger is more anomalous.
@@ -98,10 +68,15 @@ def image_metrics(scores: Scores, labels: Labels) -> dict[str, float]:
 def pixel_metrics(maps: Scores, masks: Labels, *, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
     """AUROC, average precision and F1-max of all pixels together, and AUPRO, from one count.
 
+    AUPRO is the area under the per-region overlap against the false-positive rate, divided by its
+    limit. The overlap is the found share of a region, averaged over the regions of all images,
+    which are connected along edges and corners. The rate is that of all normal pixels of all
+    images.
+
     Args:
         maps: (N, H, W), larger is more anomalous.
         masks: (N, H, W), True is anomalous.
-        fpr_limit: as in `aupro`.
+        fpr_limit: the rate up to which the area of AUPRO is taken, above 0 and at most 1.
 
     Returns:
         The values of `PIXEL_KEYS`.

@@ -34,10 +34,12 @@ def execute_notebook(
             told apart.
 
     Raises:
-        N2NError: where a cell fails or a parameter is unknown, or papermill is missing.
+        N2NError: where a cell fails, the kernel dies, a parameter is unknown, or papermill is
+            missing.
     """
     try:
         import papermill
+        from nbclient.exceptions import DeadKernelError
     except ImportError as error:
         raise N2NError(
             "papermill is missing; install it with `pip install .[book]`, or use `make replicate`."
@@ -61,6 +63,11 @@ def execute_notebook(
         raise N2NError(
             f"The notebook {name} failed with {error.ename}: {error.evalue} "
             f"(what it did so far is in {output})."
+        ) from error
+    except DeadKernelError as error:
+        raise N2NError(
+            f"The notebook {name} was ended from outside, most likely for want of memory; end "
+            f"other programs or choose a smaller --batch-size (what it did so far is in {output})."
         ) from error
     notebook = json.loads(output.read_text())
     for cell in notebook["cells"]:

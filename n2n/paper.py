@@ -50,7 +50,6 @@ def _read(name: str) -> pd.DataFrame:
 def _cells() -> pd.DataFrame:
     cells = _read("cells.csv").astype({"table": int})
     cells["value"] = cells["printed"].astype(float)
-    cells["decimals"] = cells["printed"].str.partition(".")[2].str.len().astype(int)
     return cells
 
 
@@ -59,7 +58,7 @@ def printed_cells() -> pd.DataFrame:
 
     Returns:
         Table, dataset, category (its folder's name, or 'average'), column, level ('image' or
-        'pixel'), printed (text), value (AUROC in percent) and decimals (as printed).
+        'pixel'), printed (text) and value (AUROC in percent).
     """
     return _cells().copy()
 
@@ -108,12 +107,6 @@ def label(name: str) -> str:
     if name == "average":
         return "Average"
     return PAPER_LABELS.get(name, name).replace("lambda=", "λ = ")
-
-
-METHODS: dict[int, list[str]] = {
-    int(table): list(group["column"].unique()) for table, group in _cells().groupby("table")
-}
-"""Table by its number: the columns in the paper's order."""
 
 
 def audit() -> pd.DataFrame:

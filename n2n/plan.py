@@ -32,6 +32,8 @@ from n2n.errors import N2NError
 from n2n.records import RECORD, RunKey
 from n2n.settings import Settings, make_settings, variant
 
+PRECISIONS = ("auto", "float32", "bfloat16")  # of a training; see n2n.device
+
 
 @dataclass(frozen=True)
 class Run:
@@ -109,8 +111,18 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         )
         if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
             raise N2NError("its seeds must be whole numbers from 0 on.")
+        for name in ("categories", "seeds", "variants"):
+            if not values[name]:
+                raise N2NError(f"its entry {name!r} is empty, so that it lists no run.")
         if not all(isinstance(changes, dict) for changes in values["variants"]):
             raise N2NError("each of its variants must be a set of settings such as {noise: 0.2}.")
+        for changes in (values["base"], *values["variants"]):
+            if odd := [name for name in changes if not isinstance(name, str)]:
+                raise N2NError(f"{odd[0]!r} is not the name of a setting.")
+        if values["trace"] < 0:
+            raise N2NError("its entry 'trace' must be a number of epochs, or 0 for none.")
+        if values["precision"] not in PRECISIONS:
+            raise N2NError(f"its entry 'precision' must be one of {', '.join(PRECISIONS)}.")
         every = [values["base"] | changes for changes in values["variants"]]
         chosen: list[Settings | BaselineSettings]
         if values["method"] == "n2n":

@@ -6,19 +6,24 @@ from collections import Counter
 from pathlib import Path
 
 from n2n.baseline_settings import BaselineSettings
+from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
 from n2n.records import Record, failure, is_running, read_record
-from n2n.settings import Settings
 
 STATES = ("done", "running", "failed", "begun", "missing")
 
 
-def work_of(settings: Settings | BaselineSettings) -> float:
-    """How long a run takes, in a unit that only serves to compare runs of one method."""
+def work_of(run: Run) -> float:
+    """How long a run takes, in a unit that only serves to compare runs of one method.
+
+    The number of training images is the published one; of other categories it is not known.
+    """
+    settings = run.settings
+    images = EXPECTED_COUNTS.get((run.dataset, run.category), (100,))[0]
     if isinstance(settings, BaselineSettings):
-        return (settings.epochs or 1) * settings.image_size**2 / 1e5
-    return settings.epochs * (settings.image_size * settings.width) ** 2 / 1e9
+        return images * (settings.epochs or 1) * settings.image_size**2 / 1e7
+    return images * settings.epochs * (settings.image_size * settings.width) ** 2 / 1e11
 
 
 def state(run: Run, results: Path) -> str:
@@ -68,12 +73,10 @@ def _time_left(states: dict[Run, str], left: list[Run], results: Path) -> str:
     for run, found in states.items():
         if found == "done" and (seconds := _seconds(run, results)) is not None:
             spent[run.key.method] += seconds  # type: ignore[assignment]
-            worked[run.key.method] += work_of(run.settings)  # type: ignore[assignment]
+            worked[run.key.method] += work_of(run)  # type: ignore[assignment]
     unknown = sorted({run.key.method for run in left} - worked.keys())
     known = [run for run in left if run.key.method in worked]
-    seconds = sum(
-        work_of(run.settings) * spent[run.key.method] / worked[run.key.method] for run in known
-    )
+    seconds = sum(work_of(run) * spent[run.key.method] / worked[run.key.method] for run in known)
     text = f"about {seconds / 3600:.1f} h" if known else "not known yet"
     return f"{text}, without {', '.join(unknown)}" if known and unknown else text
 

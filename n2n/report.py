@@ -125,9 +125,10 @@ def provenance_table(record: Record) -> HTML:
 
 def coverage(cells: pd.DataFrame, preset: str) -> str:
     """How many cells of a table were run, in Markdown."""
-    ours = cells[cells["records"].map(len) > 0]
     own = own_cells(cells, preset)
-    categories = ", ".join(dict.fromkeys(ours["category"].map(label))) or "none yet"
+    ours = own[own["ours"].notna()]
+    names = ours.loc[ours["category"] != "average", "category"].map(label)
+    categories = ", ".join(dict.fromkeys(names)) or "none yet"
     return (
         f"Preset `{preset}`, {PRESETS[preset].epochs} epochs at most. "
         f"Measured on real images: {categories}. Of the {len(own)} cells of our method's columns "
@@ -214,4 +215,7 @@ def _images(record: Record, data: str | Path | None, results: str | Path) -> Cat
         )
     size = record.content["settings"]["image_size"]
     cache = Path(results) / "work" / "images"
-    return load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
+    images = load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
+    if images.fingerprint != record.content["data"]["fingerprint"]:
+        return f"*The images in {data} are not shown: this record was made with others.*"
+    return images

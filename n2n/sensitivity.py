@@ -7,6 +7,7 @@ seed's; the base's own spread over its seeds says how much that is.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +262,15 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
 
 def own_records(results: Path) -> list[Record]:
-    """The records of our method."""
-    return [record for record in find_records(results) if record.key.method == "n2n"]
+    """The records of our method; of equal settings under two presets the first."""
+    found: dict[tuple[str, str, int, Settings], Record] = {}
+    for record in find_records(results):
+        key = record.key
+        if key.method == "n2n":
+            settings = settings_from_dict(record.content["settings"])
+            plain = dataclasses.replace(settings, preset="replication")
+            found.setdefault((key.dataset, key.category, key.seed, plain), record)
+    return list(found.values())
 
 
 def _small_paper() -> Settings:

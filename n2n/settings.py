@@ -9,6 +9,7 @@ the evidence in the book's ledger of decisions. `improved` goes beyond the paper
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed; 0 for 0.0 is the same setting."""
-        for name, kind in get_type_hints(type(self)).items():
+        for name, kind in _kinds():
             check_kind(name, getattr(self, name), kind)
             if kind is float:
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -121,8 +122,9 @@ class Settings:
                 len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
                 "positive and at most an eighth of the image size",
             ),
-            "c1": (self.c1 >= 0, "zero or more"),
-            "c2": (self.c2 >= 0, "zero or more"),
+            # With zero Eq. (3) and (4) are 0/0 where both images are black, or flat
+            "c1": (self.c1 > 0, "positive"),
+            "c2": (self.c2 > 0, "positive"),
             "learning_rate": (self.learning_rate > 0, "positive"),
             "min_learning_rate": (self.min_learning_rate >= 0, "zero or more"),
             "betas": (
@@ -152,6 +154,12 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values for a run record."""
         return dataclasses.asdict(self)
+
+
+@functools.cache
+def _kinds() -> list[tuple[str, Any]]:
+    """The name and the type of each setting; to look them up takes longer than to check them."""
+    return list(get_type_hints(Settings).items())
 
 
 # What a trained network is used with; the others decide how it is trained.

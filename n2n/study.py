@@ -147,7 +147,7 @@ def run_study(
     ):
         _say(f"not in {data}: {', '.join(absent)}")
     failures = []
-    work = [work_of(run.settings) for run in runs]
+    work = [work_of(run) for run in runs]
     bar = tqdm(
         total=sum(work), desc="study", disable=not progress,
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
@@ -158,8 +158,9 @@ def run_study(
                 _make(run, data, results, device, progress)
             except BusyError as error:
                 _say(f"left to the other process: {error}")
-            except N2NError as error:
-                failures.append(f"{run.key.folder(results)}: {error}")
+            except Exception as error:  # of one run, whatever it is: the others go on
+                said = error if isinstance(error, N2NError) else repr(error)
+                failures.append(f"{run.key.folder(results)}: {said}")
                 _say(f"failed: {failures[-1]}")
             bar.update(amount)
     return failures
@@ -246,7 +247,7 @@ def build_book(results: Path) -> Path:
     ]  # fmt: skip
     built = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"NO_COLOR": "1"},
+        env=os.environ | {"NO_COLOR": "1", "N2N_RESULTS": str(results.resolve())},
     )  # fmt: skip
     if built.returncode != 0:  # of a book without a warning there is nothing to say
         print(built.stdout)

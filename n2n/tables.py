@@ -128,22 +128,27 @@ def _row(cell: Any, records: list[Record], epochs: int) -> dict[str, Any]:
     untrained = [record.content["untrained"][cell.level]["auroc"] for record in records]
     row["ours"] = float(np.mean(values))
     row["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    row["low"], row["high"] = _interval(records, cell.level)
+    row["low"], row["high"] = mean_interval(records, cell.level)
     row["untrained"] = 100 * float(np.mean(untrained))
     row["difference"] = row["ours"] - row["paper"]
     if cell.level == "image":
         row["other_scores"] = _other_scores(records)
     row["epochs"] = ", ".join(str(record.content["training"]["epochs"]) for record in records)
-    short = any(
-        record.content["settings"]["epochs"] < epochs
-        and record.content["training"]["stopped"] == "epochs"
-        for record in records
-    )
+    short = _short(records, epochs)
     row["verdict"] = verdict(row["paper"], row["ours"], row["low"], row["high"], short)
     return row
 
 
-def _interval(records: list[Record], level: str) -> tuple[float, float]:
+def _short(records: list[Record], epochs: int) -> bool:
+    """Whether a run used up a budget of fewer epochs than these."""
+    return any(
+        record.content["settings"]["epochs"] < epochs
+        and record.content["training"]["stopped"] == "epochs"
+        for record in records
+    )
+
+
+def mean_interval(records: list[Record], level: str) -> tuple[float, float]:
     """The mean limits, in percent, of the 95 % intervals of runs that differ in their seed.
 
     The seeds share their test images, so that their errors do not average out.
@@ -218,7 +223,7 @@ def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:
         seen.add(once)
         settings = make_settings("replication", **(wanted | changes))
         matched = runs_of(records, str(cell.dataset), str(cell.category), settings)
-        if not matched or _row(cell, matched, settings.epochs)["verdict"] == "under-trained":
+        if not matched or _short(matched, settings.epochs):
             continue
         every = [record.content["image_scores"] for record in matched]
         rows.append(
@@ -315,9 +320,11 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
     settings = records[0].content["settings"]
     method = METHODS[settings["method"]]
     values = [100 * record.metric(cell.level) for record in records]
-    low, high = _interval(records, cell.level)
+    low, high = mean_interval(records, cell.level)
     ours = float(np.mean(values))
-    if settings["backbone"] == method.own:
+    if settings["backbone"] == method.own and not BaselineSettings(**settings).own:
+        judged = {"verdict": "other settings", "bring": ""}
+    elif settings["backbone"] == method.own:
         short = settings.get("epochs", method.epochs) < method.epochs
         judged = {"verdict": verdict(cell.value, ours, low, high, short), "bring": ""}
     else:

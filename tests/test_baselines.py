@@ -356,8 +356,24 @@ def test_a_file_of_weights(images: torch.Tensor, resnet18: Path, tmp_path: Path)
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     with pytest.raises(N2NError, match="cannot be read"):
         fit(images, settings, 0, CPU, tmp_path / "broken.pth", progress=False)
-    with pytest.raises(N2NError, match="brings its own weights"):
-        fit(images, make_baseline_settings("padim"), 0, CPU, tmp_path / "x", progress=False)
+
+
+@pytest.mark.parametrize("method", ["padim", "thumbnail", "dagan"])
+def test_a_file_that_is_not_needed_is_refused(method: str, images: torch.Tensor) -> None:
+    with pytest.raises(N2NError, match="needs no file beside the images; leave --weights out"):
+        fit(images, make_baseline_settings(method), 0, CPU, Path("x"), progress=False)
+
+
+@pytest.mark.parametrize("method", ["padim", "thumbnail"])
+def test_without_a_training_there_is_no_precision(method: str, images: torch.Tensor) -> None:
+    settings = make_baseline_settings(method)
+    with pytest.raises(N2NError, match=f"{method} trains nothing; leave --precision out"):
+        fit(images, settings, 0, CPU, precision=torch.bfloat16, progress=False)
+
+
+def test_the_method_is_no_setting() -> None:
+    with pytest.raises(N2NError, match="no setting 'method' of padim"):
+        make_baseline_settings("padim", method="cflow")
 
 
 @needs_anomalib

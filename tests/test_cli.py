@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from n2n.cli import main
+from n2n.experiment import load_network
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
 
@@ -86,25 +88,39 @@ def test_the_same_run_elsewhere_gives_the_same_numbers(
     assert (again / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
 def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: Path) -> None:
-    """The record names the run that trained it, and keeps its history and its trace."""
+    """The record names the run that trained it, and keeps its history; its trace if that fits."""
     assert run_parts(parts, tmp_path, "--trace", 1).exit_code == 0
     assert run_parts(parts, tmp_path, "--trace", 1, "--set", "calibration=scores").exit_code == 0
+    assert run_parts(parts, tmp_path, "--trace", 1, "--set", "image_score=mean").exit_code == 0
     assert run_parts(parts, tmp_path, "--set", "noise=0.2").exit_code == 0
     folders = tmp_path / "runs/parts/disc/n2n"
     name = "demo_image-size-64_{}width-4_t-max-2_epochs-2{}"
-    plain, other, trained = (
+    plain, other, trained, scored = (
         folders / name.format(*parts) / "seed0"
-        for parts in (("", ""), ("", "_calibration-scores"), ("noise-0.2_", ""))
-    )
-    records = [json.loads((f / "record.json").read_text()) for f in (plain, other, trained)]
+        for parts in (
+            ("", ""), ("", "_calibration-scores"), ("noise-0.2_", ""), ("", "_image-score-mean"),
+        )
+    )  # fmt: skip
+    records = [json.loads((f / "record.json").read_text()) for f in (plain, other, trained, scored)]
     by = [record["training"]["by"] for record in records]
     assert by[0] is None
     assert by[1]["variant"] == plain.parent.name
     assert by[2] is None
-    for name in ("history.csv", "trace.csv", "pixel_roc.csv"):
+    for name in ("history.csv", "pixel_roc.csv"):
         assert (plain / name).read_bytes() == (other / name).read_bytes()
-    assert list(pd.read_csv(plain / "trace.csv")["epoch"]) == [1, 2]
+    trace = pd.read_csv(plain / "trace.csv")
+    assert list(trace["epoch"]) == [1, 2]
+    assert (scored / "trace.csv").read_bytes() == (plain / "trace.csv").read_bytes()
+    assert not (other / "trace.csv").exists()  # its maps are others
+    # Maps are calibrated on the CPU, wherever the network is
+    expected = load_network(other, torch.device("meta"))[3]
+    assert expected is not None
+    assert expected.mean.device.type == "cpu"
+    assert records[3]["training"]["best_epoch"] == 2
+    seen = records[3]["metrics"]["image"]["auroc"]
+    assert trace["test_image_mean"].iloc[-1] == pytest.approx(seen, abs=1e-5)
     assert (plain / "scores.csv").read_bytes() != (other / "scores.csv").read_bytes()
 
 

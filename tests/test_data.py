@@ -256,6 +256,27 @@ def test_visa_s_split_file_is_checked(tmp_path: Path) -> None:
         list_category(root, "VisA", "fryum")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("fryum/Data/Images/Normal/001.JPG", "fryum/../other/001.JPG", r"001\.JPG, .* is missing"),
+        ("fryum/Data/Images/Normal/001.JPG", "other/001.JPG", r"other/001\.JPG, .* is missing"),
+        ("fryum/Data/Masks/Anomaly/000.png", "", r"names no mask for .*000\.JPG"),
+        ("fryum,", "candle,", r"no training image in .*fryum; split_csv/1cls\.csv must name some"),
+    ],
+)
+def test_rows_of_the_split_file_that_cannot_be_meant(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    root = visa(tmp_path)
+    save(root / "VisA/other/001.JPG", np.zeros((8, 8, 3), np.uint8))
+    split = root / "VisA/split_csv/1cls.csv"
+    assert old in split.read_text()
+    split.write_text(split.read_text().replace(old, new))
+    with pytest.raises(N2NError, match=message):
+        list_category(root, "VisA", "fryum")
+
+
 def test_a_split_file_cannot_name_files_outside(tmp_path: Path) -> None:
     root = visa(tmp_path / "a")
     outside = save(tmp_path / "a/outside.JPG", np.zeros((8, 8, 3), np.uint8))

@@ -14,12 +14,9 @@ from n2n.errors import N2NError
 from n2n.metrics import (
     IMAGE_KEYS,
     PIXEL_KEYS,
-    aupro,
     auroc,
-    average_precision,
     bootstrap_image,
     bootstrap_pixel,
-    f1_max,
     image_metrics,
     pixel_metrics,
     roc_curve,
@@ -75,6 +72,10 @@ def slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return area / limit
 
 
+def aupro(maps: np.ndarray, masks: np.ndarray, **options: float) -> float:
+    return pixel_metrics(maps, masks, **options)["aupro"]
+
+
 @pytest.mark.parametrize("decimals", [16, 1, 0])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 2.0])
@@ -111,14 +112,12 @@ def test_scores_of_any_range(stretch: Callable[..., np.ndarray], dtype: type) ->
     assert found["ap"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_single_functions_give_the_same_values() -> None:
+def test_pixels_are_images_of_one_pixel() -> None:
     scores, labels = normal_scores(0)
-    values = auroc(scores, labels), average_precision(scores, labels), f1_max(scores, labels)
-    assert values == tuple(image_metrics(scores, labels).values())
+    assert auroc(scores, labels) == image_metrics(scores, labels)["auroc"]
     maps, masks = blobs(0)
     pixels = pixel_metrics(maps, masks)
     assert tuple(pixels) == PIXEL_KEYS
-    assert aupro(maps, masks) == pixels["aupro"]
     assert image_metrics(maps.ravel(), masks.ravel()) == {k: pixels[k] for k in IMAGE_KEYS}
 
 
@@ -166,7 +165,7 @@ def test_rejects_scores_that_are_not_finite(function: Callable[..., object], bad
         function(np.array([0.0, bad, 1.0]), np.array([False, False, True]))
 
 
-@pytest.mark.parametrize("function", [pixel_metrics, bootstrap_pixel, aupro])
+@pytest.mark.parametrize("function", [pixel_metrics, bootstrap_pixel])
 def test_rejects_maps_that_do_not_fit(function: Callable[..., object]) -> None:
     maps, masks = blobs(0)
     with pytest.raises(N2NError, match="one label for each score"):

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from n2n import study
 from n2n.errors import BusyError, N2NError
+from n2n.notebooks import execute_notebook
 from n2n.study import experiment_pages, missing_runs
 from tests.conftest import draw_parts
 from tests.test_tables import record
@@ -57,6 +58,18 @@ def test_experiment_trains_and_draws(mpdd: Path, tmp_path: Path) -> None:
 def test_a_failing_notebook_says_why(tmp_path: Path) -> None:
     with pytest.raises(papermill.PapermillExecutionError, match="There is no record"):
         execute("experiment", tmp_path / "out.ipynb", results=str(tmp_path))
+
+
+def test_a_notebook_whose_kernel_dies_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = nbformat.v4.new_code_cell("import os; os._exit(137)")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "killed.ipynb")
+    monkeypatch.setattr("n2n.notebooks.NOTEBOOKS", tmp_path)
+    with pytest.raises(N2NError, match="killed was ended from outside, most likely for want of"):
+        execute_notebook("killed", tmp_path / "out.ipynb", {})
 
 
 @pytest.mark.parametrize("table", range(1, 6))

@@ -8,7 +8,9 @@ import pytest
 
 from n2n.errors import N2NError
 from n2n.plan import read_study
-from n2n.records import RunKey, only_one
+from n2n.progress import overview
+from n2n.records import RunKey, only_one, write_record
+from n2n.settings import make_settings
 from n2n.study import run_study
 
 SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
@@ -73,6 +75,14 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 2}}\n", "between 0 and 1"),
         (HEAD + "- {dataset: D, categories: [a], preset: best}\n", "no preset 'best'"),
         (HEAD + "- {dataset: D, categories: [a], weights: a.pth}\n", "n2n uses none"),
+        (HEAD + "- {dataset: D, categories: [a], seeds: []}\n", "'seeds' is empty"),
+        (HEAD + "- {dataset: D, categories: [a], variants: [{3: 1}]}\n", "3 is not the name"),
+        (HEAD + "- {dataset: D, categories: [a], trace: -3}\n", "a number of epochs"),
+        (HEAD + "- {dataset: D, categories: [a], precision: bf16}\n", "auto, float32, bfloat16"),
+        (
+            HEAD + "- {dataset: D, categories: [a], method: padim, base: {method: cflow}}\n",
+            "no setting 'method'",
+        ),
         (HEAD + "- {dataset: D, categories: [a], method: padim, trace: 5}\n", "belongs to n2n"),
         (
             HEAD + "- {dataset: D, categories: [a], method: patchcore, base: {coreset: 1%}}\n",
@@ -113,6 +123,46 @@ def test_a_study_makes_what_it_can_and_names_what_failed(
     assert "left to the other process" in said
     assert second not in plan.missing(results)
     assert third in plan.missing(results)
+
+
+def test_an_error_that_nobody_foresaw_stops_its_run_alone(
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def broken(*arguments: object, **options: object) -> None:
+        tried.append(arguments[2])
+        raise RuntimeError("CUDA error: an illegal address")
+
+    monkeypatch.setattr("n2n.study.run_experiment", broken)
+    plan = read_study(study(tmp_path, HEAD + "- {dataset: parts, categories: [disc, disc2]}\n"))
+    (parts / "parts" / "disc2").symlink_to(parts / "parts" / "disc")
+    failures = run_study(plan, parts, tmp_path / "results", device="cpu", progress=False)
+    (parts / "parts" / "disc2").unlink()
+    assert tried == ["disc", "disc2"]
+    assert ["illegal address" in failure for failure in failures] == [True, True]
+
+
+def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) -> None:
+    text = HEAD + (
+        "- {dataset: MPDD, categories: [metal_plate, bracket_black], "
+        "variants: [{}, {epochs: 50}]}\n"
+        "- {dataset: MPDD, categories: [tubes], method: padim}\n"
+    )
+    plan = read_study(study(tmp_path, text))
+    content = {"provenance": {"wall_seconds": 540.0}, "settings": make_settings().as_dict()}
+    metrics = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.5}}
+    intervals = {level: {"auroc": [0.4, 0.6]} for level in metrics}
+    done = {"metrics": metrics, "intervals": intervals, **content}
+    write_record(plan.runs[0].key, tmp_path, done, lambda _: None)
+    (plan.runs[1].key.work(tmp_path)).mkdir(parents=True)
+    (plan.runs[1].key.work(tmp_path) / "checkpoint.pt").touch()
+    with only_one(plan.runs[2].key, tmp_path):
+        text = overview(plan, tmp_path)
+    assert text.splitlines()[1].split() == ["MPDD", "n2n", "1", "1", "0", "1", "1"]
+    # 10 seconds for each of 54 images; 289 images, and of both half the epochs
+    hours = 10 * (289 + 54 / 2 + 289 / 2) / 3600
+    assert f"about {hours:.1f} h, without padim" in text
 
 
 def test_a_run_is_held_by_one(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def record(results: Path, settings: Settings, image: float, seed: int = 0) -> No
     error = {"defects": 0.04, "beside": 0.01, "normal": 0.02}
     content = {
         "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
-        "intervals": {"image": {"auroc": (0.1, 0.9)}, "pixel": {"auroc": (0.8, 0.95)}},
+        "intervals": {"image": {"auroc": (image - 0.05, image)}, "pixel": {"auroc": (0.8, 0.95)}},
         "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
         "image_scores": {
             "max": {"auroc": image},
@@ -180,12 +180,27 @@ def test_the_literal_paper_has_a_name() -> None:
     assert sensitivity.label(sensitivity.changes(paper)) == "every value as printed"
 
 
+def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
+    record(tmp_path, small(learning_rate=0.001), 0.70)
+    record(tmp_path, small(noise=0.0), 0.60)
+    record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
+    (effect,) = sensitivity.effects(tmp_path).query("level == 'image'").to_dict("records")
+    assert effect["seeds"] == 1
+    (row,) = sensitivity.base_table(tmp_path).query("level == 'image'").to_dict("records")
+    assert row["seeds"] == 1
+
+
 def test_improved_stands_beside_the_largest_budget_of_replication(tmp_path: Path) -> None:
     for epochs, image in ((100, 0.9), (25, 0.3)):
         record(tmp_path, make_settings("replication", epochs=epochs, t_max=epochs), image)
     record(tmp_path, make_settings("replication", **beyond.OTHER_TRAINING), 0.92)
     record(tmp_path, make_settings("improved"), 0.93)
     record(tmp_path, make_settings("improved"), 0.97, seed=1)  # of no use: no base of this seed
+    for name in ("replication", "improved"):
+        record(tmp_path / "two", make_settings(name), 0.90)
+        record(tmp_path / "two", make_settings(name), 0.96, seed=1)
+    row = beyond.beside_paper(tmp_path / "two").to_dict("records")[0]
+    assert row["95 % interval"] == "88.00 to 93.00"  # of 85 to 90 and of 91 to 96
     image, pixel = beyond.beside_paper(tmp_path).to_dict("records")
     assert (image["category"], image["level"], pixel["level"]) == ("Metal Plate", "image", "pixel")
     assert (image["paper"], image["replication"], image["improved"]) == ("99.57", "90.00", "93.00")

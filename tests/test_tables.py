@@ -104,7 +104,8 @@ def test_other_image_scores_stand_beside_the_chosen_one(tmp_path: Path) -> None:
 def test_every_score_beside_the_printed_cells(tmp_path: Path) -> None:
     record(tmp_path, image=0.95)  # printed: 99.57, in Table 1 and as 'with attention'
     record(tmp_path, image=0.90, attention=False)  # printed: 88.61
-    record(tmp_path, image=0.5, epochs=5, t_max=5, stopped="epochs", noise=0.2)  # under-trained
+    record(tmp_path, image=0.5, epochs=5, t_max=5, stopped="epochs", noise=0.2)  # under-trained,
+    record(tmp_path, image=0.993, epochs=5, t_max=5, stopped="epochs", noise=0.4)  # agrees or not
     record(tmp_path, image=0.7, alpha=0.5)
     found = scores_beside_paper(tmp_path)
     assert list(found["cell"]) == ["Ours", "without attention", ""]  # 'with' is the first again
@@ -242,12 +243,17 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
         "peak_memory_mib": 800, "peak_memory_of": "run", "precision": "bfloat16"
     }  # fmt: skip
     write_record(replace(key, seed=2), tmp_path, content, lambda _: None)
+    content["settings"] = asdict(
+        make_baseline_settings("patchcore", backbone="wide-resnet50-2", coreset=0.5)
+    )
+    key = RunKey("MPDD", "metal_plate", "patchcore", "wide-resnet50-2_coreset-0.5", 0)
+    write_record(key, tmp_path, content, lambda _: None)
     found = baselines_beside_paper(1, tmp_path)
     assert set(found["category"]) == {"Metal Plate"}  # no other was run
     other = found.set_index("method")
-    assert list(other.loc[["DAGAN", "Skip-GANomaly", "CFLOW", "PatchCore"], "verdict"]) == (
-        ["not run"] * 4
-    )
+    assert list(other.loc[["DAGAN", "Skip-GANomaly", "CFLOW"], "verdict"]) == ["not run"] * 3
+    half = other.loc["PatchCore (WideResNet-50-2, coreset 0.5, bfloat16)"]
+    assert (half["verdict"], half["bring"]) == ("other settings", "")
     assert list(other["bring"][["DAGAN", "CFLOW"]]) == ["", "wide_resnet50_2-95faca4d.pth"]
     lite, wide = other.loc["PaDiM (EfficientNet-Lite0)"], other.loc["PaDiM (WideResNet-50-2)"]
     assert (lite["ours"], wide["ours"]) == ("50.00", "60.00 ± 14.14")  # mean and deviation

@@ -9,6 +9,7 @@ run has tested is marked as measured, whatever the file says.
 from __future__ import annotations
 
 import csv
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Ledger(SphinxDirective):
 @lru_cache
 def all_effects() -> pd.DataFrame:
     """Every measured effect; the records are read once."""
-    return effects(Path(__file__).parents[2] / "results")
+    return effects(Path(os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")))
 
 
 def effects_of(row: dict[str, str]) -> pd.DataFrame:
