@@ -51,7 +51,7 @@ def label(changed: dict[str, Any]) -> str:
     if not changed:
         return "the base"
     if changed == changes(_small_paper()):
-        return "every value as printed"
+        return "preset paper, 40 epochs"
     parts = []
     for name, value in changed.items():
         if name == "t_max" and "epochs" in changed:

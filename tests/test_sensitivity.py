@@ -177,7 +177,7 @@ def test_labels(changed: dict[str, object], expected: str) -> None:
 
 def test_the_literal_paper_has_a_name() -> None:
     paper = make_settings("paper", image_size=128, width=16, epochs=40, t_max=40)
-    assert sensitivity.label(sensitivity.changes(paper)) == "every value as printed"
+    assert sensitivity.label(sensitivity.changes(paper)) == "preset paper, 40 epochs"
 
 
 def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
