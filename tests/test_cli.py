@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from n2n import experiment
 from n2n.cli import main
 from n2n.experiment import load_network
 
@@ -122,6 +123,33 @@ def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: 
     seen = records[3]["metrics"]["image"]["auroc"]
     assert trace["test_image_mean"].iloc[-1] == pytest.approx(seen, abs=1e-5)
     assert (plain / "scores.csv").read_bytes() != (other / "scores.csv").read_bytes()
+
+
+def test_an_interrupted_trace_goes_on_with_its_checkpoint_and_not_without(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2n.training.CHECKPOINT_SECONDS", 0.0)
+    write = experiment._write_trace
+
+    def interrupted(path: Path, rows: dict[int, dict[str, float]]) -> None:
+        write(path, rows)
+        if len(rows) == 2:
+            raise KeyboardInterrupt
+
+    assert run_parts(parts, tmp_path / "whole", "--trace", 1).exit_code == 0
+    (whole,) = (tmp_path / "whole").glob("runs/*/*/*/*/*/trace.csv")
+    for folder, with_checkpoint in ((tmp_path / "kept", True), (tmp_path / "lost", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment, "_write_trace", interrupted)
+            assert run_parts(parts, folder, "--trace", 1).exit_code == 130
+        (trace,) = folder.glob("work/*/*/*/*/*/trace.csv")
+        assert (trace.parent / "checkpoint.pt").exists()
+        if not with_checkpoint:  # as the messages advise; then the rows are of another training
+            (trace.parent / "checkpoint.pt").unlink()
+            write(trace, {9: dict.fromkeys(pd.read_csv(trace).columns[1:], 0.5)})
+        assert run_parts(parts, folder, "--trace", 1).exit_code == 0
+        (again,) = folder.glob("runs/*/*/*/*/*/trace.csv")
+        assert again.read_bytes() == whole.read_bytes()
 
 
 def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
