@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,14 +12,20 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from n2n.data import Category
-from n2n.detection import Detection
 from n2n.metrics import roc_curve
 from n2n.paper import label
 
+if TYPE_CHECKING:  # torch takes seconds to load, and only the panels see its tensors
+    from torch import Tensor
+
+    from n2n.data import Category
+    from n2n.detection import Detection
+
 NORMAL, ANOMALOUS, PAPER, OURS = "#0072b2", "#d55e00", "#777777", "#009e73"  # Okabe and Ito
+VERDICT_COLOURS = {
+    "reproduced": OURS, "not reproduced": ANOMALOUS, "inconclusive": NORMAL, "under-trained": PAPER
+}  # fmt: skip
 
 
 def style() -> None:
@@ -149,6 +156,8 @@ def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     """Each measured cell: the printed value, ours with its interval, and the untrained network's.
 
+    Ours is coloured by its verdict.
+
     Args:
         cells: rows of `n2n.tables.compare`; those that were not run are left out.
         title: of the figure.
@@ -159,12 +168,18 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
         axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
         axes.axis("off")
         return figure
-    figure, axes = plt.subplots(figsize=(8, 0.42 * len(shown) + 1.3), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(shown) + 1.4), layout="constrained")
     y = np.arange(len(shown))[::-1]
-    axes.hlines(y, shown["low"], shown["high"], color=OURS, linewidth=5, alpha=0.35)
-    axes.plot(shown["ours"], y, "o", color=OURS, label="replicated, with 95 % interval")
+    verdicts = shown["verdict"].str.replace(r" \(.*\)", "", regex=True)
+    for name, colour in VERDICT_COLOURS.items():
+        at = verdicts == name
+        axes.hlines(
+            y[at], shown["low"][at], shown["high"][at], color=colour, linewidth=5, alpha=0.35
+        )
+        if at.any():
+            axes.plot(shown["ours"][at], y[at], "o", color=colour, label=f"ours: {name}")
     axes.plot(shown["paper"], y, "D", color="black", markerfacecolor="none", label="paper")
-    axes.plot(shown["untrained"], y, "|", color=PAPER, markersize=11, label="untrained network")
+    axes.plot(shown["untrained"], y, "|", color="black", markersize=9, label="untrained network")
     names = [
         " · ".join(
             [label(row.category), row.level]
@@ -172,9 +187,9 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
         )
         for row in shown.itertuples()
     ]
-    axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%)", title=title)
+    axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%), with 95 % interval", title=title)
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

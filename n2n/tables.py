@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from n2n import figures
 from n2n.baseline_settings import METHODS, BaselineSettings, brought, row_label
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
@@ -199,6 +200,19 @@ def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
 def own_cells(cells: pd.DataFrame, preset: str = "replication") -> pd.DataFrame:
     """Only the columns of the paper's own method, not those of its baselines."""
     return cells[[wanted_settings(column, preset) is not None for column in cells["column"]]]
+
+
+def own_measurements(results: Path, preset: str = "replication") -> pd.DataFrame:
+    """The cells of our method that were run, rows of `compare`, each measurement once.
+
+    Several tables print the same network; the row is that of the first of them.
+    """
+    cells = pd.concat([own_cells(compare(table, results, preset), preset) for table in TITLES])
+    cells = cells[cells["ours"].notna() & cells["category"].ne("average")]
+    changed = [bool(wanted_settings(column, preset)) for column in cells["column"]]
+    cells["column"] = cells["column"].where(changed, "Ours")
+    once = cells.drop_duplicates(["category", "level", "column"])
+    return once.sort_values(["category", "level"], kind="stable", ignore_index=True)
 
 
 def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:
@@ -436,7 +450,7 @@ def coverage(results: Path, preset: str = "replication") -> pd.DataFrame:
 
 
 def write_tables(results: Path, out: Path, preset: str = "replication") -> list[Path]:
-    """Write each table as CSV and Markdown, a summary of the verdicts, and the audit.
+    """Write each table as CSV and Markdown, a summary and a figure of the verdicts, and the audit.
 
     Raises:
         N2NError: where the folder cannot be written, or a record cannot be read.
@@ -464,6 +478,11 @@ def _write_tables(results: Path, out: Path, preset: str) -> list[Path]:
         written += [csv, markdown]
     checks = audit()
     fails = checks[~checks["holds"]].drop(columns="holds")
+    figures.style()
+    overview = out / "overview.svg"
+    drawn = figures.paper_against_ours(own_measurements(results, preset), "")
+    drawn.savefig(overview)
+    written.append(overview)
     parts = {
         "summary": summary(results, preset), "audit": fails, "coverage": coverage(results, preset)
     }  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n import report
+from n2n import figures, report
 from n2n.baseline_settings import make_baseline_settings
 from n2n.records import RunKey, write_record
 from n2n.settings import make_settings, variant
@@ -20,6 +20,7 @@ from n2n.tables import (
     coverage,
     escape_markdown,
     ours_beside_paper,
+    own_measurements,
     scores_beside_paper,
     summary,
     to_markdown,
@@ -215,6 +216,23 @@ def test_files_and_summary(tmp_path: Path) -> None:
     shown = ours_beside_paper(compare(1, tmp_path / "results"))
     assert (shown["paper"].iloc[0], shown["epochs of each seed"].iloc[0]) == ("99.57", "100")
     assert set(shown["verdict"].iloc[1:]) == {"not run"}  # what was run comes first
+
+
+def test_each_measurement_is_drawn_once(tmp_path: Path) -> None:
+    record(tmp_path)  # stands in Tables 1, 2, 4 and 5
+    record(tmp_path, noise=0.2, image=0.5)
+    found = own_measurements(tmp_path)
+    assert list(found["column"]) == ["Ours", "lambda=0.2"] * 2
+    assert list(found["level"]) == ["image", "image", "pixel", "pixel"]
+    assert list(found["paper"]) == [99.57, 98.92, 98.78, 98.96]
+    (axes,) = figures.paper_against_ours(found, "").axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "Metal Plate · image · Ours", "Metal Plate · image · λ = 0.2",
+        "Metal Plate · pixel · Ours", "Metal Plate · pixel · λ = 0.2",
+    ]  # fmt: skip
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
+    assert drawn["ours: not reproduced"] == [50.0, 90.0, 90.0]
+    assert drawn["paper"] == [99.57, 98.92, 98.78, 98.96]
 
 
 def test_markdown_escapes_bars() -> None:
