@@ -266,13 +266,13 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
             "level": own["level"],
             "paper": own["printed"],
             "ours": [_mean_text(row) for row in own.itertuples()],
-            "difference": [
-                "" if np.isnan(value) else f"{value:+.2f}" for value in own["difference"]
-            ],
-            "verdict": own["verdict"],
             "95 % interval": [
                 "" if np.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
                 for row in own.itertuples()
+            ],
+            "verdict": own["verdict"],
+            "difference": [
+                "" if np.isnan(value) else f"{value:+.2f}" for value in own["difference"]
             ],
             "untrained": ["" if np.isnan(value) else f"{value:.2f}" for value in own["untrained"]],
             "epochs of each seed": own["epochs"],
