@@ -67,6 +67,8 @@ METHODS = {
     "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
 }
 GANS = ("skip-ganomaly", "dagan")
+# What a method has learned from: `n2n.tables.costs`
+FAMILIES = ("N2N", "pretrained features", "trained on these images alone", "no training")
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,13 @@ class BaselineSettings:
             for name, value in asdict(self).items()
             if name not in ("method", "backbone") and value != base[name]
         }
+
+
+def family(settings: dict[str, Any]) -> str:
+    """Which of `FAMILIES` a run of a baseline belongs to."""
+    if settings["backbone"] in BACKBONES:
+        return FAMILIES[1]
+    return FAMILIES[2] if METHODS[settings["method"]].epochs else FAMILIES[3]
 
 
 def known_settings(method: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from n2n.baseline_settings import FAMILIES
 from n2n.metrics import roc_curve
 from n2n.paper import label
 
@@ -200,28 +202,51 @@ def _hwc(image: Tensor) -> np.ndarray:
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     """A panel per category: image-level AUROC over seconds of training; see `n2n.tables.costs`."""
     categories = list(dict.fromkeys(costs["category"]))
+    rows = max(math.ceil(len(categories) / 2), 1)
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(2.8 * max(len(categories), 1), 4.4), sharey=True,
-        sharex=True, squeeze=False, layout="constrained",
+        rows, 2, figsize=(10, 3.9 * rows), sharey=True, sharex=True, squeeze=False,
+        layout="constrained",
     )  # fmt: skip
-    detectors = sorted(set(costs["detector"]))
-    colours = dict(zip(detectors, sns.color_palette("tab10", len(detectors)), strict=True))
-    for axes, category in zip(grid[0], categories, strict=False):
-        for row in costs[costs["category"] == category].itertuples():
-            # Half transparent and ringed: neighbours stay visible
-            axes.plot(
-                row.seconds, row.auroc, "o", ms=9, color=(*colours[row.detector], 0.7),
-                markeredgecolor="black", markeredgewidth=0.5,
+    families = dict(zip(FAMILIES, (OURS, NORMAL, ANOMALOUS, PAPER), strict=True))
+    low = costs["auroc"].min() - 4 if len(costs) else 0
+    for axes, category in zip(grid.flat, categories, strict=False):
+        part = costs[costs["category"] == category].sort_values("auroc")
+        names = _apart(part["auroc"].tolist(), (103 - low) / 18, 101)
+        for row, height in zip(part.itertuples(), names, strict=True):
+            colour = families[row.family]
+            axes.plot(row.seconds, row.auroc, "o", ms=7, color=colour, markeredgecolor="white")
+            axes.annotate(
+                row.detector.partition(" (")[0], (row.seconds, row.auroc), (1.03, height),
+                textcoords=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour,
+                arrowprops={
+                    "arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5), "shrinkB": 4
+                },
             )  # fmt: skip
-        axes.set(xscale="log", xlabel="training, s", title=category)
-    grid[0, 0].set_ylabel("image AUROC, %")
+        axes.set(xscale="log", title=category, ylim=(low, 103))
+        axes.grid(alpha=0.5)
+    for axes in list(grid.flat)[len(categories) :]:
+        axes.axis("off")
+    figure.supxlabel("training, s", fontsize=10)
+    figure.supylabel("image AUROC, %", fontsize=10)
     if len(costs):
         grid[0, 0].set_xlim(costs["seconds"].min() / 2, costs["seconds"].max() * 2)
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colour, label=method)
-        for method, colour in colours.items()
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        handles = [
+            Line2D([], [], marker="o", ls="", color=families[name], label=name)
+            for name in FAMILIES
+            if (costs["family"] == name).any()
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9)
     plt.close(figure)
     return figure
+
+
+def _apart(values: list[float], gap: float, top: float) -> list[float]:
+    """Heights for labels of ascending values, at least ``gap`` apart and at most ``top``."""
+    heights: list[float] = []
+    for value in values:
+        heights.append(max([value, *(height + gap for height in heights[-1:])]))
+    limit = top
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], limit)
+        limit = heights[index] - gap
+    return heights

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from n2n import figures
-from n2n.baseline_settings import METHODS, BaselineSettings, brought, row_label
+from n2n.baseline_settings import METHODS, BaselineSettings, brought, family, row_label
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, RunKey, find_records
@@ -371,11 +371,16 @@ def costs(results: Path) -> pd.DataFrame:
 
     Of our method the presets `replication` and `improved`, at the largest budget that was run; of
     the others what has their own settings, whatever its budget; mean over the seeds, whose number
-    is in 'seeds'. 'detector' is the method without its budget.
+    is in 'seeds'. 'detector' is the method without its budget, 'family' one of
+    `n2n.baseline_settings.FAMILIES`.
     """
     records = find_records(results)
-    shown: dict[RunKey, tuple[str, str]] = {
-        record.key: (_baseline_label(record), _baseline_label(record, budget=False))
+    shown: dict[RunKey, tuple[str, str, str]] = {
+        record.key: (
+            _baseline_label(record),
+            _baseline_label(record, budget=False),
+            family(record.content["settings"]),
+        )
         for record in records
         if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
     }
@@ -384,19 +389,20 @@ def costs(results: Path) -> pd.DataFrame:
             for record in matching_records(records, dataset, category, "Ours", preset):
                 run, whole = record.content["settings"]["epochs"], PRESETS[preset].epochs
                 part = f" ({run} of {whole} epochs)" if run < whole else ""
-                shown[record.key] = (name + part, name)
+                shown[record.key] = (name + part, name, "N2N")
     rows = [
         {
             "category": label(record.key.category),
             "method": shown[record.key][0],
             "detector": shown[record.key][1],
+            "family": shown[record.key][2],
             "auroc": 100 * record.metric("image"),
             "seconds": max(record.content["training"]["seconds"], 0.1),  # as fine as records are
         }
         for record in records
         if record.key in shown
     ]
-    by = ["category", "method", "detector"]
+    by = ["category", "method", "detector", "family"]
     frame = pd.DataFrame(rows, columns=[*by, "auroc", "seconds"])
     means = frame.groupby(by, sort=False).agg(
         auroc=("auroc", "mean"), seconds=("seconds", "mean"), seeds=("auroc", "size")

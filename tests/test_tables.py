@@ -297,6 +297,8 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
         key = RunKey("VisA", "fryum", "rd4ad", settings.variant, seed)
         write_record(key, tmp_path, content, lambda _: None)
     found = costs(tmp_path)
+    drawn = [text.get_text() for text in figures.accuracy_against_cost(found).axes[0].texts]
+    assert sorted(drawn) == sorted(name.partition(" (")[0] for name in found["detector"])
     assert list(found["method"]) == [
         "RD4AD (EfficientNet-Lite0)", "RD4AD (EfficientNet-Lite0, 4 of 200 epochs)"
     ]  # fmt: skip
