@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +89,41 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
+        {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nothing_mixes_devices_and_a_step_reads_nothing(
+    changes: dict[str, Any], images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a GPU: where tensors hold no number, reading one or mixing devices raises."""
+    elsewhere = torch.device("meta")
+    on_cpu = torch.Tensor.cpu
+
+    def cpu(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(tensor, device="cpu") if tensor.is_meta else on_cpu(tensor)
+
+    def noise(shape: tuple[int, ...], *_: object) -> torch.Tensor:
+        return torch.empty(shape, device=elsewhere)
+
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(training, "draw_noise", noise)
+    settings = replace(tiny, noise_draws=2, calibration="scores", **changes)
+    network = build_network(settings, 0, elsewhere)
+    optimiser = build_optimiser(network, settings, elsewhere)
+    there = torch.empty_like(images, device=elsewhere)
+    loss = train_step(network, optimiser, there, torch.Generator(), settings, torch.float32)
+    assert loss.is_meta
+    plain = expected_error(torch.zeros(2, 64, 64))
+    found = detect(network, images, settings, elsewhere, expected=plain, progress=False)
+    assert found.scored.shape == found.maps.shape == (10, 64, 64)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
