@@ -61,8 +61,8 @@ METHODS = {
     "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
     "draem": Method("DRAEM", TEXTURES, "textures-dtd", 700),
     # 100 epochs are neither paper's: see `n2n.gans`
-    "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100),
-    "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100),
+    "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean"),
+    "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean"),
     # Of no paper: what an image tells from afar; see `n2n.trivial`
     "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
 }
