@@ -303,8 +303,8 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
             name = (key.dataset, key.category, METHODS[key.method].label)
             runs.setdefault(name, {}).setdefault(_baseline_label(record), []).append(record)
     columns = [
-        "category", "method", "paper", "ours", "verdict", "95 % interval", "bring", "seeds",
-        "fit, s", "per image, s", "peak, MiB",
+        "category", "method", "paper", "ours", "difference", "verdict", "95 % interval", "bring",
+        "seeds", "fit, s", "per image, s", "peak, MiB",
     ]  # fmt: skip
     rows = []
     for cell in cells.itertuples():
@@ -350,6 +350,7 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
 
     return {
         "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
+        "difference": f"{ours - cell.value:+.2f}",
         "95 % interval": f"{low:.2f} to {high:.2f}",
         **judged,
         "seeds": len(records),

@@ -275,6 +275,7 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     assert list(other["bring"][["DAGAN", "CFLOW"]]) == ["", "wide_resnet50_2-95faca4d.pth"]
     lite, wide = other.loc["PaDiM (EfficientNet-Lite0)"], other.loc["PaDiM (WideResNet-50-2)"]
     assert (lite["ours"], wide["ours"]) == ("50.00", "60.00 ± 14.14")  # mean and deviation
+    assert (lite["difference"], wide["difference"]) == ("-6.30", "+3.70")
     assert (lite["verdict"], lite["bring"]) == ("another backbone", "wide_resnet50_2-95faca4d.pth")
     assert wide["verdict"] == "inconclusive"  # printed: 56.30, in an interval from 40 to 60
     assert wide["bring"] == ""
