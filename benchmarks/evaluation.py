@@ -142,6 +142,8 @@ if find_spec("anomalib"):
         "anomalib: AUROC": (anomalib_auroc, False),
         "anomalib: AUPRO": (anomalib_aupro, False),
     }
+else:
+    print("Without its rows for anomalib: pip install -e '.[benchmarks]' brings it.")
 OURS = next(iter(METHODS))
 DECIMALS = (0, 1, 2, 3)
 

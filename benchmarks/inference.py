@@ -82,7 +82,9 @@ def main() -> None:
                     network, images, settings, device, half, batch_size=len(images), progress=False
                 ).maps
             )
-        if all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        if not all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+            print("Without its rows for ONNX Runtime: pip install -e '.[benchmarks]' brings it.")
+        else:
             run = onnx_network(
                 build_network(base, 0, torch.device("cpu")).eval(), options.size,
                 options.threads, folder,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from n2n.data import decode_image
 from n2n.detection import detect, image_scores
-from n2n.device import choose_device, choose_precision
+from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, reason
 from n2n.experiment import load_network
 from n2n.figures import overlay
@@ -49,6 +49,8 @@ def detect_files(
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where, training=False)
+    if where.type == "cpu":
+        keep_freed_memory()
     network, settings, threshold, expected = load_network(source, where)
     names = [path.stem for path in images]
     if len(set(names)) < len(names):
