@@ -125,13 +125,20 @@ def _fit_once(
     model = model.to(device)
     model.train()
     model.feature_extractor.eval()
+    patches: Tensor | None = None  # made once, as a list and its concatenation take twice as much
     for batch in tqdm(
         torch.split(images, settings.batch_size or 1), desc="features", disable=not progress
     ):
         model(see(batch, settings).to(device))
-    if settings.method == "patchcore":
-        patches = torch.vstack(model.embedding_store)
-        model.embedding_store.clear()
+        if settings.method == "patchcore":
+            found = model.embedding_store.pop()
+            each = len(found) // len(batch)
+            if patches is None:
+                patches = found.new_empty(len(images) * each, found.shape[1])
+                filled = 0
+            patches[filled : filled + len(found)] = found
+            filled += len(found)
+    if patches is not None:
         model.memory_bank = _coreset(patches, settings.coreset, progress)
     else:
         model.fit()

@@ -68,7 +68,10 @@ METHODS = {
 }
 GANS = ("skip-ganomaly", "dagan")
 # What a method has learned from: `n2n.tables.costs`
-FAMILIES = ("N2N", "pretrained features", "trained on these images alone", "no training")
+FAMILIES = (
+    "N2N", *(f"features of {LABELS[backbone]}" for backbone in BACKBONES),
+    "trained on these images alone", "no training",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class BaselineSettings:
 
     def __post_init__(self) -> None:
         """Fill in the method's values; refuse unknown names and values out of range."""
+        if self.method == "n2n":
+            raise N2NError("N2N is no baseline; its notebook is experiment.ipynb.")
         if self.method not in METHODS:
             raise N2NError(
                 f"There is no method {self.method!r}; choose one of n2n, {', '.join(METHODS)}."
@@ -158,8 +163,8 @@ class BaselineSettings:
 def family(settings: dict[str, Any]) -> str:
     """Which of `FAMILIES` a run of a baseline belongs to."""
     if settings["backbone"] in BACKBONES:
-        return FAMILIES[1]
-    return FAMILIES[2] if METHODS[settings["method"]].epochs else FAMILIES[3]
+        return f"features of {LABELS[settings['backbone']]}"
+    return FAMILIES[-2] if METHODS[settings["method"]].epochs else FAMILIES[-1]
 
 
 def known_settings(method: str) -> set[str]:
@@ -190,9 +195,9 @@ def make_baseline_settings(method: str, /, **changes: Any) -> BaselineSettings:
 
 
 def brought(source: str) -> str | None:
-    """The file or folder that the user brings for a backbone or for textures; None for neither."""
+    """The file that the user brings for a backbone or for textures (unpacked); None for neither."""
     if source == "textures-dtd":
-        return "DTD"
+        return "dtd-r1.0.1.tar.gz"
     return BACKBONES[source].file if source in BACKBONES else None
 
 

@@ -46,6 +46,8 @@ from n2n.records import (
 from n2n.trivial import NearestThumbnail
 
 BATCH = 8
+ANOMALIB = ("anomalib", "timm", "torchvision")
+OF_ANOMALIB = METHODS.keys() - {*GANS, "thumbnail"}
 
 
 def run_baseline(
@@ -112,14 +114,14 @@ def run_baseline(
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
             "data": about_data(images),
-            "provenance": provenance()
+            "provenance": provenance(*(ANOMALIB if settings.method in OF_ANOMALIB else ()))
             | {
                 "device": describe(where),
                 "precision": trained_in,
                 "command": _command(key, settings, trained_in),
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
-                "peak_memory_of": "run",  # without this entry: of the process
+                "peak_memory_of": "this run",  # else a bound: of the process before it, too
             },
         }
 
@@ -198,7 +200,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
 def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
     options = ["--method", settings.method, "--backbone", settings.source]
     if file := brought(settings.source):
-        options += ["--weights", file]
+        options += ["--weights", "dtd" if settings.source == "textures-dtd" else file]
     for name, value in settings.changed().items():
         options += ["--set", f"{name}={value}"]
     return key.command(options, precision)

@@ -183,10 +183,16 @@ def _run(
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
     expected = _expected(trained.network, images.train[learned], settings, where)
-    detected, held_out_seen = (
-        detect(trained.network, part.test, settings, where, expected=expected, progress=progress)
-        for part in (images, development)
-    )
+    seen = []
+    for part in (development, images):
+        detecting = time.monotonic()
+        seen.append(
+            detect(
+                trained.network, part.test, settings, where, expected=expected, progress=progress
+            )
+        )
+        per_image = (time.monotonic() - detecting) / len(part.test)  # of the test images, at last
+    held_out_seen, detected = seen
     (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
@@ -214,6 +220,7 @@ def _run(
             "seconds": round(trained.seconds, 1),
             "by": trained.origin,  # None: by this run
         },
+        "inference": {"seconds_per_image": round(per_image, 4)},
         "data": about_data(images),
         "provenance": provenance()
         | {
@@ -224,7 +231,7 @@ def _run(
             "command": key.command(command_options(settings), trained_in),
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
-            "peak_memory_of": "run",  # without this entry: of the process
+            "peak_memory_of": "this run",  # else a bound: of the process before it, too
         },
     }
 

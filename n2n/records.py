@@ -264,9 +264,13 @@ def find_records(results: Path) -> list[Record]:
     return sorted((read_record(path.parent) for path in paths), key=lambda record: record.key)
 
 
-def provenance() -> dict[str, Any]:
-    """Which program on which machine is at work: versions, commit and date."""
-    packages = ("torch", "numpy", "pillow", "scikit-learn")
+def provenance(*more: str) -> dict[str, Any]:
+    """Which program on which machine is at work: versions, commit and date.
+
+    Args:
+        more: packages whose versions matter, too.
+    """
+    packages = ("torch", "numpy", "pillow", "scikit-learn", *more)
     return {
         "n2n": version("n2n"),
         "commit": _commit(),

@@ -115,7 +115,7 @@ def provenance_table(record: Record) -> HTML:
         "versions": ", ".join(f"{name} {v}" for name, v in origin["packages"].items()),
         "time": f"{origin['wall_seconds'] / 60:.1f} min in all, "
         f"{record.content['training']['seconds'] / 60:.1f} min of training",
-        "peak memory": ("" if "peak_memory_of" in origin else "at most ")
+        "peak memory": ("" if origin.get("peak_memory_of") == "this run" else "at most ")
         + f"{origin['peak_memory_mib']} MiB",
         "data": f"{data['train']} training images, {data['test_good']} normal and "
         f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -360,10 +361,11 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
     }
 
 
-def _peak(records: list[Record]) -> str:
+def _peak(records: Iterable[Record]) -> str:
     """The largest peak of memory; older records hold that of their process, a bound."""
     origins = [record.content["provenance"] for record in records]
-    bound = "" if all("peak_memory_of" in origin for origin in origins) else "≤ "
+    own = all(origin.get("peak_memory_of") == "this run" for origin in origins)
+    bound = "" if own else "≤ "
     return f"{bound}{max(origin['peak_memory_mib'] for origin in origins):.0f}"
 
 
@@ -372,7 +374,8 @@ def costs(results: Path) -> pd.DataFrame:
 
     Of our method the presets `replication` and `improved`, at the largest budget that was run; of
     the others what has their own settings, whatever its budget; mean over the seeds, whose number
-    is in 'seeds'. 'detector' is the method without its budget, 'family' one of
+    is in 'seeds'; 'per_image' is the seconds of detection, NaN in older records of ours, and 'peak'
+    the memory in MiB, as text. 'detector' is the method without its budget, 'family' one of
     `n2n.baseline_settings.FAMILIES`.
     """
     records = find_records(results)
@@ -399,15 +402,18 @@ def costs(results: Path) -> pd.DataFrame:
             "family": shown[record.key][2],
             "auroc": 100 * record.metric("image"),
             "seconds": max(record.content["training"]["seconds"], 0.1),  # as fine as records are
+            "per_image": record.content.get("inference", {}).get("seconds_per_image", np.nan),
+            "record": record,
         }
         for record in records
         if record.key in shown
     ]
     by = ["category", "method", "detector", "family"]
-    frame = pd.DataFrame(rows, columns=[*by, "auroc", "seconds"])
+    frame = pd.DataFrame(rows, columns=[*by, "auroc", "seconds", "per_image", "record"])
     means = frame.groupby(by, sort=False).agg(
-        auroc=("auroc", "mean"), seconds=("seconds", "mean"), seeds=("auroc", "size")
-    )
+        auroc=("auroc", "mean"), seconds=("seconds", "mean"), seeds=("auroc", "size"),
+        per_image=("per_image", "mean"), peak=("record", _peak),
+    )  # fmt: skip
     return means.reset_index()
 
 

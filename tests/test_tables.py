@@ -258,7 +258,7 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     write_record(replace(key, seed=1), tmp_path, content, lambda _: None)
     # Of another precision and with its own peak of memory: a row of its own
     content["provenance"] = {
-        "peak_memory_mib": 800, "peak_memory_of": "run", "precision": "bfloat16"
+        "peak_memory_mib": 800, "peak_memory_of": "this run", "precision": "bfloat16"
     }  # fmt: skip
     write_record(replace(key, seed=2), tmp_path, content, lambda _: None)
     content["settings"] = asdict(
@@ -293,13 +293,14 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
             "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
             "settings": asdict(settings),
             "training": {"seconds": 10.0 + seed},
-            "provenance": {"precision": "float32"},
+            "inference": {"seconds_per_image": 0.25},
+            "provenance": {"precision": "float32", "peak_memory_mib": 100 + seed},
         }
         key = RunKey("VisA", "fryum", "rd4ad", settings.variant, seed)
         write_record(key, tmp_path, content, lambda _: None)
     found = costs(tmp_path)
     drawn = [text.get_text() for text in figures.accuracy_against_cost(found).axes[0].texts]
-    assert sorted(drawn) == sorted(name.partition(" (")[0] for name in found["detector"])
+    assert drawn == ["RD4AD"] * 2  # the backbone is told by the colour
     assert list(found["method"]) == [
         "RD4AD (EfficientNet-Lite0)", "RD4AD (EfficientNet-Lite0, 4 of 200 epochs)"
     ]  # fmt: skip
@@ -307,6 +308,8 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
     assert list(found["auroc"]) == pytest.approx([50, 60])
     assert list(found["seconds"]) == [10.0, 10.5]
     assert list(found["seeds"]) == [1, 2]
+    assert list(found["per_image"]) == [0.25, 0.25]
+    assert list(found["peak"]) == ["≤ 100", "≤ 101"]
 
 
 def test_html_in_names_is_shown_and_not_obeyed() -> None:
