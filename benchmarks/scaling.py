@@ -99,16 +99,18 @@ def draw(name: str) -> None:
     table = pd.read_csv(RESULTS / f"{name}.csv", comment="#")
     style()
     plt.rcParams["svg.hashsalt"] = name  # the same file for the same numbers
-    figure, panels = plt.subplots(1, len(SWEEPS), figsize=(11, 3.2), layout="constrained")
-    for panel, varied in zip(panels, SWEEPS, strict=True):
+    shown = {name: "s per step" for name in SWEEPS}
+    shown |= {"images": "s per epoch", "runs at once": "images per s, of all runs"}
+    figure, panels = plt.subplots(1, len(shown), figsize=(13, 3.2), layout="constrained")
+    for panel, (varied, title) in zip(panels, shown.items(), strict=True):
         rows = table[table["varied"] == varied.replace("_", " ")]
-        x, y = rows["value"], rows["ms"] / 1e3
+        x, y = rows["value"], rows["images/s"] if "images" in title else rows["ms"] / 1e3
         slope, level = np.polyfit(np.log(x), np.log(y), 1)
         panel.plot(x, y, "o", color=NORMAL)
         exponent = f"exponent {rows['exponent'].iloc[0]:.2f}"
         panel.plot(x, np.exp(level) * x**slope, color=NORMAL, label=exponent)
         panel.set(xscale="log", yscale="log", xlabel=varied.replace("_", " "))
-        panel.set_title("s per epoch" if varied == "images" else "s per step", fontsize=10)
+        panel.set_title(title, fontsize=10)
         panel.set_xticks(x, [str(value) for value in x])
         panel.minorticks_off()
         panel.yaxis.set_major_formatter("{x:g}")
@@ -170,7 +172,8 @@ def main() -> None:
                     "exponent": f"{exponent:.2f}",
                 }
             )
-    for runs in RUNS.get(device.type, (1,)):
+    rates = {}
+    for runs in RUNS[device.type]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         started = [
             subprocess.Popen([*program, json.dumps("run")], cwd=ROOT, **pipes) for _ in range(runs)
@@ -181,17 +184,19 @@ def main() -> None:
             run.stdin.write("\n")
             run.stdin.flush()
         steps = sum(int(run.communicate()[0]) for run in started)
-        rate = steps * BASE["batch_size"] / options.seconds
-        rows.append(
-            {
-                "varied": "runs at once",
-                "value": str(runs),
-                "ms": f"{1e3 * runs * BASE['batch_size'] / rate:.1f}",
-                "images/s": f"{rate:.3g}",
-                "peak MiB": "",
-                "exponent": "",
-            }
-        )
+        rates[runs] = steps * BASE["batch_size"] / options.seconds
+    slope = np.polyfit(np.log(list(rates)), np.log(list(rates.values())), 1)[0]
+    rows += [
+        {
+            "varied": "runs at once",
+            "value": str(runs),
+            "ms": f"{1e3 * runs * BASE['batch_size'] / rate:.1f}",
+            "images/s": f"{rate:.3g}",
+            "peak MiB": "",
+            "exponent": f"{slope:.2f}",
+        }
+        for runs, rate in rates.items()
+    ]
     precision = str(choose_precision("auto", device)).removeprefix("torch.")
     write_table(
         f"scaling_{name_of(device)}",
@@ -202,7 +207,8 @@ def main() -> None:
         "the number of training images, and its times are those of a whole epoch with its "
         "validation. The peak is on top of the loaded program: weights, optimiser, images and "
         "activations. One thread is timed by its own processor time, but runs at once share the "
-        f"machine and are counted over {options.seconds:g} s of wall-clock time.",
+        f"machine and are counted over {options.seconds:g} s of wall-clock time; their exponent is "
+        "that of the images per second.",
         rows,
         provenance(device),
     )
