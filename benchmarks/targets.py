@@ -34,6 +34,7 @@ def number(text: str) -> float:
 def targets(device: torch.device) -> Iterator[tuple[str, str, Callable[[], tuple[str, bool]]]]:
     """What, the target, and how to read what was measured and whether it is enough."""
     here, gpu = name_of(device), device.type == "cuda"
+    host = name_of(torch.device("cpu"))  # metrics are always the processor's
 
     def at_least(value: float, least: float, form: str = "{:.1f} times") -> tuple[str, bool]:
         return form.format(value), value >= least
@@ -53,12 +54,12 @@ def targets(device: torch.device) -> Iterator[tuple[str, str, Callable[[], tuple
 
     def evaluation(*names: str) -> float:
         """Seconds of what gives AUROC and AUPRO together, against ours."""
-        rows = read("evaluation_cpu1", "method")
+        rows = read(f"evaluation_{host}", "method")
         ours = number(rows["ours: AUROC, AP, F1-max and AUPRO"]["median s"])
         return sum(number(rows[name]["median s"]) for name in names) / ours
 
     def thresholds() -> tuple[str, bool]:
-        rows = read("evaluation_memory_cpu1", "thresholds")
+        rows = read(f"evaluation_memory_{host}", "thresholds")
         peaks = [number(row["peak MiB"]) for row in rows.values()]
         fewest, most = min(map(int, rows)), max(map(int, rows))
         grown = max(peaks) / min(peaks)
