@@ -61,6 +61,7 @@ def main() -> None:
         rows.append(
             {
                 "what": what,
+                "cores": "",
                 "seconds": f"{seconds:.2f}",
                 "processor s": f"{worked:.2f}",
                 "images per second": "",
@@ -78,12 +79,12 @@ def main() -> None:
         ways: list[tuple[str, Callable[[], object], set[int]]] = []
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         if len(cores) > 1:
-            ways.append((f"{dataset}/{category}, decoded by one core", decode, {max(cores)}))
+            ways.append(("decoded", decode, {max(cores)}))
         cache = Path(folder) / "cache"
         decode(cache)
         ways += [
-            (f"{dataset}/{category}, decoded by {len(cores) or 'all'} cores", decode, cores),
-            (f"{dataset}/{category}, from the cache", lambda: decode(cache), cores),
+            ("decoded", decode, cores),
+            ("from the cache", lambda: decode(cache), cores),
         ]
         for what, work, allowed in ways:
             if allowed:
@@ -91,7 +92,8 @@ def main() -> None:
             seconds, worked = timed(work)
             rows.append(
                 {
-                    "what": what,
+                    "what": f"{dataset}/{category}, {what}",
+                    "cores": str(len(allowed) or os.cpu_count()),
                     "seconds": f"{seconds:.2f}",
                     "processor s": f"{worked:.2f}",
                     "images per second": f"{count / seconds:.0f}",

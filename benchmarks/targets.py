@@ -130,6 +130,18 @@ def targets(device: torch.device) -> Iterator[tuple[str, str, Callable[[], tuple
         lambda: at_least(evaluation("anomalib: AUROC", "anomalib: AUPRO"), 10),
     )
     yield "memory of the metrics with the number of thresholds", "does not grow", thresholds
+
+    def decoding() -> tuple[str, bool]:
+        rates = {
+            int(row["cores"]): number(row["images per second"])
+            for row in read("start", "what", "cores").values()
+            if row["what"].endswith("decoded")
+        }
+        cores = max(rates)
+        times = rates[cores] / rates[1]
+        return f"{times:.2f} times one core's with {cores}", times >= 0.9 * cores
+
+    yield "decoding by all cores", "at least 90 % of their number", decoding
     yield (
         "`n2n --help`",
         "below 0.3 s",

@@ -34,6 +34,7 @@ BACKBONES = {
 # Photographs that DRAEM pastes onto normal images: three that scikit-image carries, or the
 # Describable Textures Dataset of its paper, which the user brings.
 TEXTURES = ("textures-3", "textures-dtd")
+DTD_ARCHIVE, DTD_FOLDER = "dtd-r1.0.1.tar.gz", "dtd"  # which the archive unpacks to
 NOTHING = "own"  # a network that is trained from nothing but the normal images
 LABELS = {
     EMBEDDED: "EfficientNet-Lite0", "resnet18": "ResNet-18", "wide-resnet50-2": "WideResNet-50-2",
@@ -197,7 +198,7 @@ def make_baseline_settings(method: str, /, **changes: Any) -> BaselineSettings:
 def brought(source: str) -> str | None:
     """The file that the user brings for a backbone or for textures (unpacked); None for neither."""
     if source == "textures-dtd":
-        return "dtd-r1.0.1.tar.gz"
+        return DTD_ARCHIVE
     return BACKBONES[source].file if source in BACKBONES else None
 
 

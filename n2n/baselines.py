@@ -20,7 +20,15 @@ from tqdm import tqdm
 
 from n2n import metrics
 from n2n.anomalib_models import fit_anomalib, see
-from n2n.baseline_settings import GANS, METHODS, NOTHING, BaselineSettings, brought
+from n2n.baseline_settings import (
+    DTD_ARCHIVE,
+    DTD_FOLDER,
+    GANS,
+    METHODS,
+    NOTHING,
+    BaselineSettings,
+    brought,
+)
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import (
@@ -200,7 +208,7 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
 def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
     options = ["--method", settings.method, "--backbone", settings.source]
     if file := brought(settings.source):
-        options += ["--weights", "dtd" if settings.source == "textures-dtd" else file]
+        options += ["--weights", DTD_FOLDER if file == DTD_ARCHIVE else file]
     for name, value in settings.changed().items():
         options += ["--set", f"{name}={value}"]
     return key.command(options, precision)

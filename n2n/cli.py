@@ -364,12 +364,13 @@ def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, preci
 )  # fmt: skip
 def tables(results: Path, out: Path, preset: str) -> None:
     """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
-    from n2n.tables import summary, write_tables
+    from n2n.tables import compare_all, summary, write_tables
 
     _must_exist(results)
-    for path in write_tables(results, out, preset):
+    cells = compare_all(results, preset)
+    for path in write_tables(cells, out, preset):
         click.echo(path)
-    click.echo(summary(results, preset).drop(columns="shows").to_string(index=False))
+    click.echo(summary(cells).drop(columns="shows").to_string(index=False))
 
 
 @main.command()

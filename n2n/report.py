@@ -125,7 +125,7 @@ def provenance_table(record: Record) -> HTML:
 
 def coverage(cells: pd.DataFrame, preset: str) -> str:
     """How many cells of a table were run, in Markdown."""
-    own = own_cells(cells, preset)
+    own = own_cells(cells)
     ours = own[own["ours"].notna()]
     names = ours.loc[ours["category"] != "average", "category"].map(label)
     categories = ", ".join(dict.fromkeys(names)) or "none yet"

@@ -26,7 +26,7 @@ from n2n.plan import Run, Study
 from n2n.progress import work_of
 from n2n.records import RECORD, Record, find_records
 from n2n.settings import Settings, budget, make_settings
-from n2n.tables import matching_records, wanted_settings, write_tables
+from n2n.tables import compare_all, matching_records, wanted_settings, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
 STUDY_PAGES = (
@@ -239,7 +239,7 @@ def build_book(results: Path) -> Path:
     Raises:
         N2NError: where the build fails.
     """
-    write_tables(results, EXECUTED)
+    write_tables(compare_all(results), EXECUTED)
     _say("building the book")
     command = [
         sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book",

@@ -96,7 +96,16 @@ def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFr
         mean of the seeds), std, low, high, difference, untrained (percent), other_scores (text),
         seeds, epochs, verdict and the folders of the records.
     """
+    return _compare(table, find_records(results), preset)
+
+
+def compare_all(results: Path, preset: str = "replication") -> dict[int, pd.DataFrame]:
+    """`compare` of every table, by its number; the records are read once."""
     records = find_records(results)
+    return {table: _compare(table, records, preset) for table in TITLES}
+
+
+def _compare(table: int, records: list[Record], preset: str) -> pd.DataFrame:
     printed = printed_cells()
     rows = []
     for cell in printed[printed["table"] == table].itertuples():
@@ -198,17 +207,18 @@ def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
     return cells
 
 
-def own_cells(cells: pd.DataFrame, preset: str = "replication") -> pd.DataFrame:
+def own_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Only the columns of the paper's own method, not those of its baselines."""
-    return cells[[wanted_settings(column, preset) is not None for column in cells["column"]]]
+    own = [wanted_settings(column, "replication") is not None for column in cells["column"]]
+    return cells[own]
 
 
-def own_measurements(results: Path, preset: str = "replication") -> pd.DataFrame:
-    """The cells of our method that were run, rows of `compare`, each measurement once.
+def own_measurements(tables: dict[int, pd.DataFrame], preset: str = "replication") -> pd.DataFrame:
+    """The cells of our method that were run, rows of `compare_all`, each measurement once.
 
     Several tables print the same network; the row is that of the first of them.
     """
-    cells = pd.concat([own_cells(compare(table, results, preset), preset) for table in TITLES])
+    cells = pd.concat([own_cells(cells) for cells in tables.values()])
     cells = cells[cells["ours"].notna() & cells["category"].ne("average")]
     changed = [bool(wanted_settings(column, preset)) for column in cells["column"]]
     cells["column"] = cells["column"].where(changed, "Ours")
@@ -337,14 +347,14 @@ def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
     values = [100 * record.metric(cell.level) for record in records]
     low, high = mean_interval(records, cell.level)
     ours = float(np.mean(values))
-    if settings["backbone"] == method.own and not BaselineSettings(**settings).own:
-        judged = {"verdict": "other settings", "bring": ""}
-    elif settings["backbone"] == method.own:
-        short = settings.get("epochs", method.epochs) < method.epochs
-        judged = {"verdict": verdict(cell.value, ours, low, high, short), "bring": ""}
-    else:
+    if settings["backbone"] != method.own:
         other = "other textures" if settings["method"] == "draem" else "another backbone"
         judged = {"verdict": other}
+    else:
+        short = settings.get("epochs", method.epochs) < method.epochs
+        own = BaselineSettings(**settings).own
+        found = verdict(cell.value, ours, low, high, short) if own else "other settings"
+        judged = {"verdict": found, "bring": ""}
 
     def mean(part: str, name: str) -> float:
         return float(np.mean([record.content[part][name] for record in records]))
@@ -433,59 +443,59 @@ def printed_table(table: int) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def summary(results: Path, preset: str = "replication") -> pd.DataFrame:
-    """How many cells of our method in each table have which verdict."""
+def summary(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """How many cells of our method in each table of `compare_all` have which verdict."""
     counts = []
-    for table, title in TITLES.items():
-        cells = compare(table, results, preset)
-        own = own_cells(cells, preset)
+    for table, cells in tables.items():
+        own = own_cells(cells)
         own = own[own["category"] != "average"]
         kinds = own["verdict"].str.replace(r" \(.*\)", "", regex=True)
         counts.append(
-            {"table": f"Table {table}", "shows": title}
+            {"table": f"Table {table}", "shows": TITLES[table]}
             | {kind: int((kinds == kind).sum()) for kind in VERDICTS}
         )
     return pd.DataFrame(counts)
 
 
-def coverage(results: Path, preset: str = "replication") -> pd.DataFrame:
-    """Every cell of our method's columns: how many seeds and epochs, or 'not run'."""
+def coverage(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """Every cell of our method's columns of `compare_all`: seeds and epochs, or 'not run'."""
     rows = []
-    for table in TITLES:
-        own = own_cells(compare(table, results, preset), preset)
+    for table, cells in tables.items():
+        own = own_cells(cells)
         own = own[own["category"] != "average"]
-        for (category, column), cells in own.groupby(["category", "column"], sort=False):
-            cell = cells.iloc[0]  # both levels come from the same runs
+        for (category, column), both in own.groupby(["category", "column"], sort=False):
+            cell = both.iloc[0]  # both levels come from the same runs
             seeds = f"{cell['seeds']} seed{'s' if cell['seeds'] > 1 else ''}"
             done = f"{seeds}, {cell['epochs']} epochs" if cell["seeds"] else "not run"
             rows.append((f"Table {table}", label(category), label(column), done))
     return pd.DataFrame(rows, columns=["table", "category", "column", "runs"])
 
 
-def write_tables(results: Path, out: Path, preset: str = "replication") -> list[Path]:
-    """Write each table as CSV and Markdown, a summary and a figure of the verdicts, and the audit.
+def write_tables(
+    tables: dict[int, pd.DataFrame], out: Path, preset: str = "replication"
+) -> list[Path]:
+    """Write `compare_all` as CSV and Markdown, a summary and a figure of the verdicts, the audit.
 
     Raises:
-        N2NError: where the folder cannot be written, or a record cannot be read.
+        N2NError: where the folder cannot be written.
     """
     try:
-        return _write_tables(results, out, preset)
+        return _write_tables(tables, out, preset)
     except OSError as error:
         raise N2NError(f"{out} cannot be written ({reason(error)}); choose another folder.") from (
             error
         )
 
 
-def _write_tables(results: Path, out: Path, preset: str) -> list[Path]:
+def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for table, title in TITLES.items():
-        cells = compare(table, results, preset)
+    for table, cells in tables.items():
         csv = out / f"table{table}.csv"
         cells.assign(records=cells["records"].str.join(" ")).to_csv(
             csv, index=False, float_format="%.4f"
         )
-        text = f"**Table {table}. {title}.** Paper against preset `{preset}`.\n\n"
+        text = f"**Table {table}. {TITLES[table]}.** Paper against preset `{preset}`.\n\n"
         markdown = out / f"table{table}.md"
         markdown.write_text(text + to_markdown(ours_beside_paper(cells)))
         written += [csv, markdown]
@@ -493,12 +503,10 @@ def _write_tables(results: Path, out: Path, preset: str) -> list[Path]:
     fails = checks[~checks["holds"]].drop(columns="holds")
     figures.style()
     overview = out / "overview.svg"
-    drawn = figures.paper_against_ours(own_measurements(results, preset), "")
+    drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
     drawn.savefig(overview)
     written.append(overview)
-    parts = {
-        "summary": summary(results, preset), "audit": fails, "coverage": coverage(results, preset)
-    }  # fmt: skip
+    parts = {"summary": summary(tables), "audit": fails, "coverage": coverage(tables)}
     for name, frame in parts.items():
         path = out / f"{name}.md"
         path.write_text(to_markdown(frame))

@@ -16,6 +16,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from n2n import anomalib_models
 from n2n.baseline_settings import (
@@ -263,6 +266,40 @@ def test_the_coreset_is_anomalibs(clusters: int) -> None:
     ours = anomalib_models._coreset(patches, 0.1, progress=False)
     assert len(theirs) == 60
     assert torch.equal(ours, theirs)
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[StorageWeakRef, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.alive[StorageWeakRef(storage)] = storage.nbytes()
+        self.alive = {ref: size for ref, size in self.alive.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return made
+
+
+@needs_anomalib
+def test_patchcore_holds_its_patches_once(images: torch.Tensor) -> None:
+    """An image more costs the memory of its patches, their projection and their distances."""
+    peaks = []
+    for count in (60, 120):
+        with Held() as held:
+            settings = small("patchcore", coreset=0.02)
+            model = fit(images[:1].expand(count, -1, -1, -1), settings, 0, CPU, progress=False)
+        peaks.append(held.peak)
+    patches, channels = 64, model.memory_bank.shape[1]  # of an image of 64x64; of each of them
+    assert (peaks[1] - peaks[0]) / 60 < 1.25 * 4 * patches * 2 * channels
 
 
 @needs_anomalib

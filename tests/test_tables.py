@@ -16,6 +16,7 @@ from n2n.settings import make_settings, variant
 from n2n.tables import (
     baselines_beside_paper,
     compare,
+    compare_all,
     costs,
     coverage,
     escape_markdown,
@@ -201,19 +202,20 @@ def test_undefined_metrics_leave_the_tables_whole(tmp_path: Path) -> None:
     row = cell(tmp_path, 1, "Ours")
     assert (row["verdict"], row["seeds"]) == ("not run", 1)
     assert cell(tmp_path, 2, "Ours", "pixel")["ours"] == pytest.approx(90)
-    write_tables(tmp_path, tmp_path / "out")
+    write_tables(compare_all(tmp_path), tmp_path / "out")
     assert scores_beside_paper(tmp_path)["top1%"].isna().all()
 
 
 def test_files_and_summary(tmp_path: Path) -> None:
     record(tmp_path / "results")
-    written = write_tables(tmp_path / "results", tmp_path / "out")
+    tables = compare_all(tmp_path / "results")
+    written = write_tables(tables, tmp_path / "out")
     assert {path.name for path in written} >= {"table1.csv", "table5.md", "summary.md", "audit.md"}
     assert "99.57" in (tmp_path / "out/table1.md").read_text()
-    counts = summary(tmp_path / "results").set_index("table")
+    counts = summary(tables).set_index("table")
     assert counts.loc["Table 1", "reproduced"] == 1
     assert counts.loc["Table 1", "not run"] == 5
-    shown = ours_beside_paper(compare(1, tmp_path / "results"))
+    shown = ours_beside_paper(tables[1])
     assert (shown["paper"].iloc[0], shown["epochs of each seed"].iloc[0]) == ("99.57", "100")
     assert set(shown["verdict"].iloc[1:]) == {"not run"}  # what was run comes first
 
@@ -221,7 +223,7 @@ def test_files_and_summary(tmp_path: Path) -> None:
 def test_each_measurement_is_drawn_once(tmp_path: Path) -> None:
     record(tmp_path)  # stands in Tables 1, 2, 4 and 5
     record(tmp_path, noise=0.2, image=0.5)
-    found = own_measurements(tmp_path)
+    found = own_measurements(compare_all(tmp_path))
     assert list(found["column"]) == ["Ours", "lambda=0.2"] * 2
     assert list(found["level"]) == ["image", "image", "pixel", "pixel"]
     assert list(found["paper"]) == [99.57, 98.92, 98.78, 98.96]
@@ -322,7 +324,7 @@ def test_html_in_names_is_shown_and_not_obeyed() -> None:
 
 
 def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:
-    found = coverage(tmp_path)
+    found = coverage(compare_all(tmp_path))
     assert found.groupby("table").size().to_dict() == {
         "Table 1": 6, "Table 2": 6, "Table 3": 12, "Table 4": 24, "Table 5": 12,
     }  # fmt: skip
