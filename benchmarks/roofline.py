@@ -2,8 +2,9 @@
 
 The bound is that of the network alone. Its convolutions need so many operations, forward and
 backward, and no fewer bytes than to read each input and weight and to write each output once; the
-machine's rates are those of the largest matrix product and copy measured here. The bound is the
-larger of the two times. The share of the convolutions is that of the operators' own time.
+machine's rates are those of a large matrix product or convolution, whichever is faster, and of a
+copy. The bound is the larger of the two times. The share of the convolutions is that of the
+operators' own time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import DeviceType
+from torch.nn.functional import conv2d
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,9 +30,11 @@ FORWARD_AND_BACKWARD = 3  # backward: a convolution for the input and one for th
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """Operations per second of the product of two square matrices: the best of ten.
+    """Operations per second of two square matrices' product, or of a convolution: the best of ten.
 
-    On a GPU in TF32 for float32, as cuDNN does convolutions unless told otherwise; it is not left
+    The convolution, 3x3 with 256 channels, has as many operations. Both are tried because a CPU's
+    libraries differ: MKL's products on an AMD reach less than half of oneDNN's convolutions. On a
+    GPU in TF32 for float32, as cuDNN does convolutions unless told otherwise; it is not left
     on, since the matrix products of the loss are in full float32.
     """
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -38,7 +42,15 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     torch.set_float32_matmul_precision("high" if device.type == "cuda" else kept)
     fastest = min(_seconds(lambda: a @ b, device) for _ in range(10))
     torch.set_float32_matmul_precision(kept)
-    return 2 * side**3 / fastest
+    channels, taps = 256, 9
+    pixels = side**3 // (channels**2 * taps)
+    x = torch.randn(1, channels, pixels // 64, 64, device=device, dtype=dtype)
+    kernels = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+    x, kernels = (t.to(memory_format=torch.channels_last) for t in (x, kernels))
+    with torch.inference_mode():
+        convolved = min(_seconds(lambda: conv2d(x, kernels, padding=1), device) for _ in range(10))
+    operations = 2 * channels**2 * taps * x[0, 0].numel()
+    return max(2 * side**3 / fastest, operations / convolved)
 
 
 def bandwidth(device: torch.device, mebibytes: int = 512) -> float:
