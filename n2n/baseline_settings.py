@@ -202,6 +202,16 @@ def brought(source: str) -> str | None:
     return BACKBONES[source].file if source in BACKBONES else None
 
 
+def command_options(settings: BaselineSettings) -> list[str]:
+    """The options of ``n2n run`` that give these settings, not yet quoted for a shell."""
+    options = ["--method", settings.method, "--backbone", settings.source]
+    if file := brought(settings.source):
+        options += ["--weights", DTD_FOLDER if file == DTD_ARCHIVE else file]
+    for name, value in settings.changed().items():
+        options += ["--set", f"{name}={value}"]
+    return options
+
+
 def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool = True) -> str:
     """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs, bfloat16)'.
 

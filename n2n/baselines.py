@@ -21,13 +21,12 @@ from tqdm import tqdm
 from n2n import metrics
 from n2n.anomalib_models import fit_anomalib, see
 from n2n.baseline_settings import (
-    DTD_ARCHIVE,
-    DTD_FOLDER,
     GANS,
     METHODS,
     NOTHING,
     BaselineSettings,
     brought,
+    command_options,
 )
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
@@ -126,7 +125,7 @@ def run_baseline(
             | {
                 "device": describe(where),
                 "precision": trained_in,
-                "command": _command(key, settings, trained_in),
+                "command": key.command(command_options(settings), trained_in),
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
                 "peak_memory_of": "this run",  # else a bound: of the process before it, too
@@ -203,12 +202,3 @@ def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
         "hidden_defects": hidden_defects(images, maps),
         "hidden_alike": hidden_alike(images, maps),
     }
-
-
-def _command(key: RunKey, settings: BaselineSettings, precision: str) -> str:
-    options = ["--method", settings.method, "--backbone", settings.source]
-    if file := brought(settings.source):
-        options += ["--weights", DTD_FOLDER if file == DTD_ARCHIVE else file]
-    for name, value in settings.changed().items():
-        options += ["--set", f"{name}={value}"]
-    return key.command(options, precision)

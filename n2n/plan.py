@@ -27,10 +27,11 @@ from typing import Any
 
 import yaml
 
+from n2n import baseline_settings
 from n2n.baseline_settings import BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
-from n2n.records import RECORD, RunKey
-from n2n.settings import Settings, make_settings, variant
+from n2n.records import RECORD, Record, RunKey
+from n2n.settings import Settings, command_options, make_settings, settings_from_dict, variant
 
 PRECISIONS = ("auto", "float32", "bfloat16")  # of a training; see n2n.device
 
@@ -55,6 +56,29 @@ class Run:
         else:
             method, named = self.settings.method, self.settings.variant
         return RunKey(self.dataset, self.category, method, named, self.seed)
+
+    @property
+    def command(self) -> str:
+        """How to make its record; ROOT stands for the root of the images."""
+        if isinstance(self.settings, Settings):
+            options = command_options(self.settings)
+        else:
+            options = baseline_settings.command_options(self.settings)
+        return self.key.command(options, self.precision)
+
+
+def run_of(record: Record) -> Run:
+    """The run that makes a record again.
+
+    It follows the record's settings, not its command: early ones name no precision, and take for
+    granted what was then the preset.
+    """
+    key, values = record.key, record.content["settings"]
+    settings: Settings | BaselineSettings = (
+        settings_from_dict(values) if key.method == "n2n" else BaselineSettings(**values)
+    )
+    precision = record.content["provenance"]["precision"]
+    return Run(key.dataset, key.category, settings, key.seed, precision=precision)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.paper import label
-from n2n.records import Record
-from n2n.settings import PRESETS
-from n2n.tables import escape_markdown, own_cells
+from n2n.plan import Run, run_of
+from n2n.records import Record, read_record
+from n2n.settings import PRESETS, make_settings
+from n2n.tables import escape_markdown, own_cells, wanted_settings
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -108,7 +109,7 @@ def provenance_table(record: Record) -> HTML:
     origin, data = record.content["provenance"], record.content["data"]
     rows = {
         "record": record.folder.as_posix(),
-        "rerun": f"{origin['command']} --results NEW",
+        "rerun": f"{run_of(record).command} --results NEW",
         "date": origin["date"],
         "commit": origin["commit"] or "not from a checkout",
         "device": f"{origin['device']}, {origin['precision']}",
@@ -136,11 +137,21 @@ def coverage(cells: pd.DataFrame, preset: str) -> str:
     )
 
 
-def record_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The folders of the records behind a table."""
-    ours = cells[cells["records"].map(len) > 0]
-    folders = dict.fromkeys(folder for records in ours["records"] for folder in records)
-    return pd.DataFrame({"run records (record.json, history, scores)": list(folders)})
+def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """The records behind a table of `n2n.tables.compare`, and the command of each.
+
+    Cells that were not run come last, with the command that runs them.
+    """
+    done, missing = {}, {}
+    for cell in own_cells(cells).query("category != 'average'").itertuples():
+        for folder in cell.records:
+            done[folder] = f"{run_of(read_record(Path(folder))).command} --results NEW"
+        if not cell.records:
+            settings = make_settings(preset, **(wanted_settings(cell.column, preset) or {}))
+            run = Run(cell.dataset, cell.category, settings, seed=0)
+            missing[f"not run: {label(cell.category)}, {label(cell.column)}"] = run.command
+    commands = done | missing
+    return pd.DataFrame({"run record": list(commands), "command": list(commands.values())})
 
 
 def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:

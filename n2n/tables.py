@@ -92,9 +92,9 @@ def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFr
         preset: whose runs stand in the column 'ours'.
 
     Returns:
-        A row per cell: category, column, level, printed (text), paper (percent), ours (percent,
-        mean of the seeds), std, low, high, difference, untrained (percent), other_scores (text),
-        seeds, epochs, verdict and the folders of the records.
+        A row per cell: dataset, category, column, level, printed (text), paper (percent), ours
+        (percent, mean of the seeds), std, low, high, difference, untrained (percent),
+        other_scores (text), seeds, epochs, verdict and the folders of the records.
     """
     return _compare(table, find_records(results), preset)
 
@@ -116,6 +116,7 @@ def _compare(table: int, records: list[Record], preset: str) -> pd.DataFrame:
 
 def _row(cell: Any, records: list[Record], epochs: int) -> dict[str, Any]:
     row: dict[str, Any] = {
+        "dataset": cell.dataset,
         "category": cell.category,
         "column": cell.column,
         "level": cell.level,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from n2n.baseline_settings import make_baseline_settings
+from n2n.cli import _parse_setting, main
 from n2n.errors import N2NError
-from n2n.plan import read_study
+from n2n.plan import read_study, run_of
 from n2n.progress import overview
-from n2n.records import RunKey, only_one, write_record
+from n2n.records import Record, RunKey, find_records, only_one, write_record
 from n2n.settings import make_settings
 from n2n.study import run_study
 
-SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+SHIPPED, RESULTS = sorted((ROOT / "studies").glob("*.yaml")), ROOT / "results"
 HEAD = "title: T\npurpose: P\nruns:\n"
 
 
@@ -28,6 +32,33 @@ def test_the_shipped_ones_can_be_read(path: Path) -> None:
     runs = read_study(path).runs
     assert runs
     assert len({run.key for run in runs}) == len(runs)
+
+
+def committed_records() -> list[Record]:
+    if not (RESULTS / "runs").is_dir():
+        pytest.skip("the committed results are not beside the tests")
+    return find_records(RESULTS)
+
+
+def test_every_committed_record_is_of_a_shipped_study() -> None:
+    shipped = {run.key for path in SHIPPED for run in read_study(path).runs}
+    assert {record.key for record in committed_records()} <= shipped
+
+
+def test_a_committed_record_is_made_again_by_its_command() -> None:
+    """Its options, as the command line reads them, give the record's settings."""
+    for record in committed_records():
+        run = run_of(record)
+        assert run.key == record.key
+        _, name, *arguments = shlex.split(run.command)
+        given = main.commands[name].make_context(name, arguments).params
+        assert given["precision"] == record.content["provenance"]["precision"]
+        changes = dict(_parse_setting(text) for text in given["changes"])
+        if record.key.method == "n2n":
+            assert make_settings(given["preset"], **changes) == run.settings
+        else:
+            made = make_baseline_settings(given["method"], backbone=given["backbone"], **changes)
+            assert made == run.settings
 
 
 def test_all_variants_of_a_seed_come_before_the_next_seed(tmp_path: Path) -> None:
