@@ -137,14 +137,22 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def trivial_table(results: Path) -> pd.DataFrame:
-    """Detectors that learn nothing beside the trained network, AUROC in percent, base settings."""
+def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
+    """Detectors that learn nothing beside the trained network, AUROC in percent.
+
+    Of the small study's base, or of the tables' preset at the largest budget that was run.
+    """
+    records = own_records(results)
+    if full_size:
+        parts = sorted({(record.key.dataset, record.key.category) for record in records})
+        runs = [run for part in parts for run in runs_of(records, *part, PRESETS["replication"])]
+    else:
+        runs = [r for r in records if not changes(settings_from_dict(r.content["settings"]))]
     rows = []
-    for record in own_records(results):
-        settings = settings_from_dict(record.content["settings"])
-        if not in_study(settings) or changes(settings) or "trivial" not in record.content:
-            continue
+    for record in runs:
         content = record.content
+        if "trivial" not in content:  # not in the oldest records
+            continue
         detectors = {
             "trained network": content["metrics"],
             "untrained network": content["untrained"],
