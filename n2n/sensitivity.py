@@ -66,8 +66,8 @@ def label(changed: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def study_runs(results: Path) -> pd.DataFrame:
-    """A row per run of the study and level: 'image', 'synthetic' or 'pixel'.
+def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
+    """A row per run of the study around ``base`` and level: 'image', 'synthetic' or 'pixel'.
 
     'synthetic' is the image level on synthetic defects instead of the test images.
 
@@ -77,9 +77,9 @@ def study_runs(results: Path) -> pd.DataFrame:
     rows = []
     for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        if not in_study(settings):
+        if not in_study(settings, base):
             continue
-        changed = changes(settings)
+        changed = changes(settings, base)
         content = record.content
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
@@ -108,8 +108,8 @@ def study_runs(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def effects(results: Path) -> pd.DataFrame:
-    """The effect of each variant on AUROC, by category and level, in points.
+def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
+    """The effect of each variant of a base on AUROC, by category and level, in points.
 
     A difference is taken between runs of the same seed, then averaged. ``low`` and ``high`` span
     the differences of the seeds; with one seed both equal the effect. ``noise`` is the largest
@@ -118,7 +118,7 @@ def effects(results: Path) -> pd.DataFrame:
     Returns:
         Columns: variant, changed, category, level, effect, low, high, seeds, base, noise, stage.
     """
-    runs = study_runs(results)
+    runs = study_runs(results, around)
     base = runs[runs["variant"] == "the base"]
     rows = []
     groups = runs[runs["variant"] != "the base"].groupby(
@@ -278,10 +278,10 @@ def _small_paper() -> Settings:
     return make_settings("paper", **small)
 
 
-def in_study(settings: Settings) -> bool:
-    """Whether a run has the study's size, or differs from the base in the size alone."""
+def in_study(settings: Settings, base: Settings = BASE) -> bool:
+    """Whether a run has the base's size, or differs from it in the budget or the width alone."""
     size = {"image_size", "width", "epochs", "t_max"}
-    changed = changes(settings).keys()
-    return settings.image_size == BASE.image_size and (
+    changed = changes(settings, base).keys()
+    return settings.image_size == base.image_size and (
         not changed & size or changed <= {"epochs", "t_max"} or changed == {"width"}
     )

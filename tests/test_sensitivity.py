@@ -73,6 +73,16 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
 
 
+def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
+    full = make_settings("replication")
+    record(results, make_settings("replication", noise=0.2), 0.90)
+    record(results, make_settings("replication", epochs=25, t_max=25), 0.80)
+    record(results, make_settings("replication", epochs=25, t_max=25, noise=0.2), 0.70)  # of both
+    found = sensitivity.effects(results, full)
+    image = found[found["level"] == "image"].set_index("variant")["effect"]
+    assert image.to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
+
+
 def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     for side in (8, 16):
         settings = make_baseline_settings("thumbnail", side=side)

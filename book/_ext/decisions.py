@@ -20,10 +20,15 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from n2n.sensitivity import effects, effects_table
-from n2n.settings import PRESETS
+from n2n.sensitivity import BASE, effects, effects_table
+from n2n.settings import PRESETS, Settings
 from n2n.tables import to_markdown
 
+# Where effects were measured, and around which settings.
+SIZES = {
+    "in the small study of [One choice at a time](executed/sensitivity.ipynb)": BASE,
+    "at full size, against the runs of the tables": PRESETS["replication"],
+}
 EVIDENCE = {"measured", "argued", "not yet measured"}
 
 
@@ -42,7 +47,7 @@ class Ledger(SphinxDirective):
             unknown = set(row["setting"].split()) - PRESETS["replication"].as_dict().keys()
             if unknown:
                 raise self.error(f"{row['id']}: no such setting: {', '.join(unknown)}")
-            if not effects_of(row).empty:
+            if not all(effects_of(row, size).empty for size in SIZES.values()):
                 row["evidence"] = "measured"
         return rows
 
@@ -54,14 +59,15 @@ class Ledger(SphinxDirective):
 
 
 @lru_cache
-def all_effects() -> pd.DataFrame:
-    """Every measured effect; the records are read once."""
-    return effects(Path(os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")))
+def all_effects(base: Settings) -> pd.DataFrame:
+    """Every measured effect around a base; the records are read once."""
+    results = os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")
+    return effects(Path(results), base)
 
 
-def effects_of(row: dict[str, str]) -> pd.DataFrame:
+def effects_of(row: dict[str, str], base: Settings) -> pd.DataFrame:
     """The effects of the variants that change nothing but a decision's settings."""
-    found, names = all_effects(), set(row["setting"].split())
+    found, names = all_effects(base), set(row["setting"].split())
     return found[[set(changed) <= names for changed in found["changed"]]]
 
 
@@ -119,14 +125,11 @@ def card(row: dict[str, str]) -> list[str]:
     for name, text in parts:
         if text:
             lines += [name, f": {text}", ""]
-    found = effects_of(row)
-    if not found.empty:
-        lines += [
-            "Change of AUROC in points, in the small study of "
-            "[One choice at a time](executed/sensitivity.ipynb):",
-            "",
-        ]
-        lines += [*to_markdown(effects_table(found)).splitlines(), ""]
+    for where, base in SIZES.items():
+        found = effects_of(row, base)
+        if not found.empty:
+            lines += [f"Change of AUROC in points, {where}:", ""]
+            lines += [*to_markdown(effects_table(found)).splitlines(), ""]
     return [*lines, "::::", ""]
 
 
