@@ -153,6 +153,43 @@ def bootstrap_image(
     return _intervals(counts, labels, FPR_LIMIT, repeats, confidence, seed)
 
 
+def bootstrap_difference(
+    scores: Scores,
+    others: Scores,
+    labels: Labels,
+    *,
+    repeats: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the change of AUROC between two detectors of the same images.
+
+    Both see the same draws of images, so what makes an image easy for both cancels.
+
+    Args:
+        scores: (K, N), of K runs of the one; larger is more anomalous.
+        others: (K, N), of K runs of the other. The change is the mean of K differences.
+        labels: (N,), True is anomalous; both classes occur.
+        repeats: number of draws, as in `bootstrap_image`.
+        confidence: share of the draws inside the interval.
+        seed: of the draws.
+
+    Returns:
+        The lower and upper end of AUROC(scores) - AUROC(others).
+    """
+    # AUROC is the share of pairs that are in order (Mann-Whitney), so a draw only weighs pairs.
+    ordered = np.zeros((int(labels.sum()), int((~labels).sum())))
+    for sign, runs in ((1, scores), (-1, others)):
+        for run in runs:
+            positive, negative = run[labels][:, None], run[~labels]
+            ordered += sign * ((positive > negative) + 0.5 * (positive == negative))
+    weights = _draws(labels, repeats, seed)
+    changes = np.einsum("rp,pn,rn->r", weights[:, labels], ordered, weights[:, ~labels])
+    changes /= len(scores) * ordered.size
+    low, high = np.quantile(changes, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def bootstrap_pixel(
     maps: Scores,
     masks: Labels,
@@ -323,6 +360,16 @@ def _quantiles(scores: Scores, count: int) -> Scores:
     return quantiles
 
 
+def _draws(anomalous: Labels, repeats: int, seed: int) -> Floats:
+    """How often each image is drawn, each class apart: (repeats, N)."""
+    rng = np.random.default_rng(seed)
+    classes = [part for part in map(np.flatnonzero, (anomalous, ~anomalous)) if len(part)]
+    drawn = [
+        np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
+    ]
+    return np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
+
+
 def _intervals(
     counts: Floats,
     anomalous: Labels,
@@ -342,12 +389,7 @@ def _intervals(
         confidence: share of the draws inside the interval.
         seed: of the draws.
     """
-    rng = np.random.default_rng(seed)
-    classes = [part for part in map(np.flatnonzero, (anomalous, ~anomalous)) if len(part)]
-    drawn = [
-        np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
-    ]
-    weights = np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
+    weights = _draws(anomalous, repeats, seed)
     parts: list[dict[str, Floats]] = []
     for some in np.array_split(weights, -(-repeats // 64)):  # bounds the memory
         negative, positive, *overlap = some @ counts

@@ -8,6 +8,7 @@ seed's; the base's own spread over its seeds says how much that is.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
+from n2n.metrics import bootstrap_difference
 from n2n.records import Record, find_records
 from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
 
@@ -99,7 +101,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
                     "auroc": 100 * auroc,
                     "untrained": 100 * untrained,
                     "stage": "detection" if changed.keys() <= DETECTION else "training",
-                    "record": record.folder.as_posix(),
+                    "record": record,
                 }
             )
     columns = [
@@ -111,9 +113,11 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
 def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
-    A difference is taken between runs of the same seed, then averaged. ``low`` and ``high`` span
-    the differences of the seeds; with one seed both equal the effect. ``noise`` is the largest
-    difference between two seeds of the base: an effect inside it may be the seed's.
+    A difference is taken between runs of the same seed, then averaged. At the image level ``low``
+    and ``high`` are the ends of its 95 % bootstrap interval over the test images. At the others,
+    whose maps are not kept, they are the smallest and the largest difference of a seed; with one
+    seed both equal the effect. ``noise`` is the largest difference between two seeds of the base:
+    an effect inside it may be the seed's.
 
     Returns:
         Columns: variant, changed, category, level, effect, low, high, seeds, base, noise, stage.
@@ -125,11 +129,15 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
         ["variant", "category", "level"], sort=False
     )
     for (variant, category, level), group in groups:
-        same = base[(base["category"] == category) & (base["level"] == level)].set_index("seed")
-        paired = group[group["seed"].isin(same.index)].set_index("seed")
+        every = base[(base["category"] == category) & (base["level"] == level)].set_index("seed")
+        paired = group[group["seed"].isin(every.index)].set_index("seed")
         if paired.empty:
             continue
-        difference = paired["auroc"] - same["auroc"].loc[paired.index]
+        same = every.loc[paired.index]
+        difference = paired["auroc"] - same["auroc"]
+        low, high = difference.min(), difference.max()
+        if level == "image":
+            low, high = _interval(paired["record"], same["record"])
         rows.append(
             {
                 "variant": variant,
@@ -137,11 +145,11 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
                 "category": category,
                 "level": level,
                 "effect": difference.mean(),
-                "low": difference.min(),
-                "high": difference.max(),
+                "low": low,
+                "high": high,
                 "seeds": len(difference),
-                "base": same["auroc"].mean(),
-                "noise": same["auroc"].max() - same["auroc"].min(),
+                "base": every["auroc"].mean(),
+                "noise": every["auroc"].max() - every["auroc"].min(),
                 "stage": group["stage"].iloc[0],
             }
         )
@@ -150,6 +158,24 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
         "noise", "stage",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _interval(records: Iterable[Record], others: Iterable[Record]) -> tuple[float, float]:
+    """The 95 % interval of the mean change of image-level AUROC, in points."""
+
+    def read(record: Record) -> pd.DataFrame:
+        scores = pd.read_csv(record.folder / "scores.csv", index_col="image")
+        chosen = scores[record.content["settings"]["image_score"]]
+        return scores.assign(score=chosen)[["score", "anomalous"]]
+
+    pairs = [(read(a), read(b)) for a, b in zip(records, others, strict=True)]
+    images = pairs[0][0].index
+    scores, theirs = (
+        np.stack([pair[side]["score"].loc[images] for pair in pairs]) for side in (0, 1)
+    )
+    labels = pairs[0][0]["anomalous"].to_numpy(bool)
+    low, high = bootstrap_difference(scores, theirs, labels)
+    return 100 * low, 100 * high
 
 
 def coverage(found: pd.DataFrame) -> str:
@@ -202,7 +228,8 @@ def effects_figure(found: pd.DataFrame) -> Figure:
 def effects_table(found: pd.DataFrame) -> pd.DataFrame:
     """The effects as text, a row per variant, a column per category and level."""
     text = [
-        f"{row.effect:+.1f}" + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.seeds > 1 else "")
+        f"{row.effect:+.1f}"
+        + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.high - row.low > 0.05 else "")
         for row in found.itertuples()
     ]
     column = found["category"].str.replace("_", " ") + ", " + found["level"].map(LEVELS)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from n2n import beyond, mechanism, sensitivity
@@ -41,7 +42,16 @@ def record(results: Path, settings: Settings, image: float, seed: int = 0) -> No
         "training": {"epochs": settings.epochs, "stopped": "epochs"},
     }
     key = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed)
-    write_record(key, results, content, lambda _: None)
+    write_record(key, results, content, lambda folder: write_scores(folder, image))
+
+
+def write_scores(folder: Path, image: float) -> None:
+    """Of one good and 100 bad images, of which so large a share is above the good one."""
+    table = pd.DataFrame({"image": [f"{n:03d}.png" for n in range(101)]})
+    table["anomalous"] = [0] + 100 * [1]
+    table["top1%"] = [0.5] + [float(n < round(100 * image)) for n in range(100)]
+    table["max"] = table["mean"] = table["top1%"]
+    table.to_csv(folder / "scores.csv", index=False)
 
 
 def small(**changes: object) -> Settings:
@@ -67,7 +77,15 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert list(image.index) == ["λ = 0 (no noise)", "width 8"]
     noise = image.loc["λ = 0 (no noise)"]
     assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
-    assert (noise["low"], noise["high"]) == (pytest.approx(-10.0), pytest.approx(-6.0))
+    # 16 differences in 200: of images 60 to 69 in one seed, of 70 to 75 in the other
+    rng = np.random.default_rng(1)
+    share = np.repeat([0.0, 0.5], [84, 16])
+    drawn = [-100 * rng.choice(share, 100).mean() for _ in range(4000)]
+    assert (noise["low"], noise["high"]) == pytest.approx(
+        tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.6
+    )
+    pixel = found[found["level"] == "pixel"].set_index("variant").loc["λ = 0 (no noise)"]
+    assert pixel["low"] == pixel["effect"] == pixel["high"] == 0
     assert noise["seeds"] == 2
     assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
