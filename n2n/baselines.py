@@ -26,7 +26,6 @@ from n2n.baseline_settings import (
     NOTHING,
     BaselineSettings,
     brought,
-    command_options,
 )
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
@@ -41,6 +40,7 @@ from n2n.device import (
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
 from n2n.measurement import about_data, hidden_alike, hidden_defects
+from n2n.plan import Run
 from n2n.records import (
     Record,
     RunKey,
@@ -125,7 +125,9 @@ def run_baseline(
             | {
                 "device": describe(where),
                 "precision": trained_in,
-                "command": key.command(command_options(settings), trained_in),
+                "command": Run(
+                    key.dataset, key.category, settings, key.seed, precision=trained_in
+                ).command,
                 "wall_seconds": round(time.monotonic() - began, 1),
                 "peak_memory_mib": round(peak_memory_mib(where)),
                 "peak_memory_of": "this run",  # else a bound: of the process before it, too

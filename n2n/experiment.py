@@ -37,6 +37,7 @@ from n2n.measurement import (
     point_metrics,
     reconstruction_errors,
 )
+from n2n.plan import Run
 from n2n.records import (
     Record,
     RunKey,
@@ -50,7 +51,6 @@ from n2n.records import (
 from n2n.settings import (
     DETECTION,
     Settings,
-    command_options,
     same_training,
     settings_from_dict,
     variant,
@@ -228,7 +228,9 @@ def _run(
             "precision": trained_in,
             "scored_in": "float32",  # without this entry: in the precision of the training
             "compiled": compile_network,
-            "command": key.command(command_options(settings), trained_in),
+            "command": Run(
+                key.dataset, key.category, settings, key.seed, precision=trained_in
+            ).command,
             "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
             "peak_memory_mib": round(peak_memory_mib(where)),
             "peak_memory_of": "this run",  # else a bound: of the process before it, too

@@ -16,6 +16,7 @@ Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -361,13 +362,21 @@ def _quantiles(scores: Scores, count: int) -> Scores:
 
 
 def _draws(anomalous: Labels, repeats: int, seed: int) -> Floats:
-    """How often each image is drawn, each class apart: (repeats, N)."""
+    """How often each image is drawn, each class apart: (repeats, N), not to be written to."""
+    return _draws_of(np.asarray(anomalous, bool).tobytes(), repeats, seed)
+
+
+@lru_cache(maxsize=8)  # a comparison of many runs asks for the same ones again and again
+def _draws_of(anomalous: bytes, repeats: int, seed: int) -> Floats:
+    labels = np.frombuffer(anomalous, bool)
     rng = np.random.default_rng(seed)
-    classes = [part for part in map(np.flatnonzero, (anomalous, ~anomalous)) if len(part)]
+    classes = [part for part in map(np.flatnonzero, (labels, ~labels)) if len(part)]
     drawn = [
         np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
     ]
-    return np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
+    counts = np.array([np.bincount(images, minlength=len(labels)) for images in drawn], float)
+    counts.flags.writeable = False
+    return counts
 
 
 def _intervals(

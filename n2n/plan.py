@@ -20,6 +20,7 @@ Within a block every variant of the first seed comes before the second seed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ class Run:
             options = command_options(self.settings)
         else:
             options = baseline_settings.command_options(self.settings)
-        return self.key.command(options, self.precision)
+        named = ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
+        whole = ["n2n", "run", "--data", "ROOT", *named, *options, "--precision", self.precision]
+        return shlex.join(whole)
 
 
 def run_of(record: Record) -> Run:

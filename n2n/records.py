@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -67,12 +66,6 @@ class RunKey:
     def work(self, results: Path) -> Path:
         """Where the unfinished run keeps its checkpoint."""
         return results / "work" / self._relative()
-
-    def command(self, options: list[str], precision: str) -> str:
-        """How to make the run again; ROOT stands for the root of the images."""
-        named = ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
-        whole = ["n2n", "run", "--data", "ROOT", *named, *options, "--precision", precision]
-        return shlex.join(whole)
 
     def _relative(self) -> Path:
         return Path(self.dataset, self.category, self.method, self.variant, f"seed{self.seed}")

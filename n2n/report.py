@@ -142,10 +142,12 @@ def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
 
     Cells that were not run come last, with the command that runs them.
     """
-    done, missing = {}, {}
+    done: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for cell in own_cells(cells).query("category != 'average'").itertuples():
         for folder in cell.records:
-            done[folder] = f"{run_of(read_record(Path(folder))).command} --results NEW"
+            if folder not in done:  # a record is behind a cell of each level
+                done[folder] = f"{run_of(read_record(Path(folder))).command} --results NEW"
         if not cell.records:
             settings = make_settings(preset, **(wanted_settings(cell.column, preset) or {}))
             run = Run(cell.dataset, cell.category, settings, seed=0)
