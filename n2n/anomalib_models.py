@@ -331,7 +331,10 @@ def _train(
     )  # fmt: skip
     with bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore")  # on workers, batch sizes and its own old calls
-        trainer.fit(module, batches)
+        try:
+            trainer.fit(module, batches)
+        except SystemExit as ended:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from ended
 
 
 class _CflowMaps(nn.Module):

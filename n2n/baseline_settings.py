@@ -71,7 +71,7 @@ GANS = ("skip-ganomaly", "dagan")
 # What a method has learned from: `n2n.tables.costs`
 FAMILIES = (
     "N2N", *(f"features of {LABELS[backbone]}" for backbone in BACKBONES),
-    "trained on these images alone", "no training",
+    "no pretrained features", "no training",
 )  # fmt: skip
 
 
@@ -93,12 +93,7 @@ class BaselineSettings:
 
     def __post_init__(self) -> None:
         """Fill in the method's values; refuse unknown names and values out of range."""
-        if self.method == "n2n":
-            raise N2NError("N2N is no baseline; its notebook is experiment.ipynb.")
-        if self.method not in METHODS:
-            raise N2NError(
-                f"There is no method {self.method!r}; choose one of n2n, {', '.join(METHODS)}."
-            )
+        _check_method(self.method)
         method = METHODS[self.method]
         own = {
             "backbone": method.backbones[0], "epochs": method.epochs,
@@ -168,6 +163,13 @@ def family(settings: dict[str, Any]) -> str:
     return FAMILIES[-2] if METHODS[settings["method"]].epochs else FAMILIES[-1]
 
 
+def _check_method(name: str) -> None:
+    if name == "n2n":
+        raise N2NError("N2N is no baseline; its notebook is experiment.ipynb.")
+    if name not in METHODS:
+        raise N2NError(f"There is no method {name!r}; choose one of n2n, {', '.join(METHODS)}.")
+
+
 def known_settings(method: str) -> set[str]:
     """The names of the settings that make a difference to a method."""
     names = {"backbone", "image_size"}
@@ -175,7 +177,7 @@ def known_settings(method: str) -> set[str]:
         names |= {"coreset", "neighbours"}
     if method == "thumbnail":
         names |= {"side"}
-    if method in METHODS and METHODS[method].epochs:
+    if METHODS[method].epochs:
         names |= {"epochs", "batch_size"}
     return names
 
@@ -186,8 +188,9 @@ def make_baseline_settings(method: str, /, **changes: Any) -> BaselineSettings:
     Raises:
         N2NError: where the method or a setting is unknown, or a value is out of range.
     """
+    _check_method(method)
     given = {name: value for name, value in changes.items() if value is not None}
-    if method in METHODS and (unknown := sorted(set(given) - known_settings(method))):
+    if unknown := sorted(set(given) - known_settings(method)):
         raise N2NError(
             f"There is no setting {unknown[0]!r} of {method}; the settings are "
             f"{', '.join(sorted(known_settings(method)))}."

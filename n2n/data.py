@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -413,14 +413,14 @@ def _with_any_suffix(stem: Path) -> Path | None:
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open an image; whatever goes wrong until the end of the block becomes one sentence."""
     try:
-        # Pillow only warns between once and twice its limit; a part's photograph is below it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                yield image
+        with Image.open(path) as image:
+            # Pillow only warns between once and twice its limit; a part's photograph is below it.
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
+            yield image
     except N2NError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise N2NError(f"{path} has too many pixels to be a photograph; reduce it.") from error
     except FileNotFoundError as error:
         raise N2NError(f"There is no file {path}; restore it.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from n2n.measurement import (
 )
 from n2n.plan import Run
 from n2n.records import (
+    RECORD,
     Record,
     RunKey,
     finished,
@@ -242,9 +242,7 @@ def _run(
         if measured:
             _write_trace(folder / TRACE, measured)
 
-    record = write_record(key, results, content, write_files)
-    shutil.rmtree(key.work(results), ignore_errors=True)
-    return record
+    return write_record(key, results, content, write_files)
 
 
 def _expected(
@@ -266,6 +264,8 @@ def _trained_already(
     """A finished run that differs only in how its network is used, and has its weights."""
     variants = key.folder(results).parents[1]
     for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
+        if not (weights.parent / RECORD).exists():
+            continue  # left over from a record that is gone: Git ignores the weights
         record = read_record(weights.parent)
         content = record.content
         if (

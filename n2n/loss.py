@@ -38,8 +38,8 @@ def gaussian_matrix(
 ) -> Tensor:
     """The weights omega of Eq. (3) along one axis, as a banded matrix (size, size).
 
-    The two-dimensional filter is ``A X B^T``. On this scale two matrix products are an order of
-    magnitude faster than a convolution with up to 65 x 65 taps, and just as exact.
+    The two-dimensional filter is ``A X B^T``. Two matrix products are an order of magnitude faster
+    than a convolution with up to 65 x 65 taps, and just as exact.
 
     Args:
         size: pixels along the axis, more than ``4 * sigma``.
@@ -98,13 +98,12 @@ def _corners(size: int, sigma: float, border: str) -> list[tuple[slice, slice, T
     return [(*end, (whole - inner)[end].float()) for end in ends]
 
 
-def gaussian_filter(x: Tensor, sigma: float, border: str) -> Tensor:
-    """Eq. (3) at every pixel: the Gaussian-weighted mean of ``x``, (..., H, W) to (..., H, W)."""
-    return _filter(x, sigma, border)
+def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = False) -> Tensor:
+    """Eq. (3) at every pixel: the Gaussian-weighted mean of ``x``, (..., H, W) to (..., H, W).
 
-
-def _filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = False) -> Tensor:
-    """``A X B^T``, or its adjoint ``A^T X B``, which carries gradients back through it."""
+    By its definition ``A X B^T`` with the matrices of `gaussian_matrix`; its adjoint ``A^T X B``
+    carries gradients back through it.
+    """
     onednn = mkldnn.is_available()  # type: ignore[no-untyped-call]
     inner = min(x.shape[-2:]) > 2 * _reach(sigma)  # opposite borders are apart
     if onednn and inner and x.device.type == "cpu" and x.dtype == torch.float32:
@@ -113,7 +112,7 @@ def _filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = False) -> T
 
 
 def _by_matrices(x: Tensor, sigma: float, border: str, adjoint: bool) -> Tensor:
-    """`_filter` as it is defined."""
+    """`gaussian_filter` as it is defined."""
     vertical, horizontal = (
         gaussian_matrix(size, sigma, border, x.device, x.dtype) for size in x.shape[-2:]
     )
@@ -121,7 +120,7 @@ def _by_matrices(x: Tensor, sigma: float, border: str, adjoint: bool) -> Tensor:
 
 
 def _by_convolutions(x: Tensor, sigma: float, border: str, adjoint: bool) -> Tensor:
-    """`_filter` by oneDNN, which leaves out the zeros outside the band: four times as fast.
+    """The same by oneDNN, which leaves out the zeros outside the band: three times as fast.
 
     An image in memory is also one of `GROUP` channels, channels last, with as many fewer columns;
     so nothing is copied. The convolutions have zeros around the image, which makes them their own
@@ -150,7 +149,8 @@ def _by_convolutions(x: Tensor, sigma: float, border: str, adjoint: bool) -> Ten
 
 def _in_groups(images: Tensor) -> Tensor:
     """(N, H, W) as (N, GROUP, H, W / GROUP), channels last: a view."""
-    return images.reshape(*images.shape[:2], -1, GROUP).permute(0, 3, 1, 2)
+    count, height, width = images.shape
+    return images.reshape(count, height, width // GROUP, GROUP).permute(0, 3, 1, 2)
 
 
 def _out_of_groups(images: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ def _ms_ssim_gradient(
         torch.mul(before, after, out=g[2]).div_(denominator)
         torch.mul(cs, g[2], out=g[1])
         g[0].addcmul_(mu_x, g[1]).addcmul_(mu_y, g[2], value=-1)
-        filtered += _filter(g, sigma, border, adjoint=True)
+        filtered += gaussian_filter(g, sigma, border, adjoint=True)
         g[0] = 0
         after = after * cs
     half = filtered[0].addcmul_(x, filtered[1], value=-1).addcmul_(y, filtered[2])

@@ -23,6 +23,9 @@ from n2n.sensitivity import BASE, changes, in_study, label, own_records
 from n2n.settings import DETECTION, PRESETS, Settings, settings_from_dict
 from n2n.tables import runs_of
 
+# A change of these is named in the figure of `quality_figure`
+NAMED = {"alpha", "c1", "network", "loss_range", "global_residual", "attention"}
+
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     """The runs whose detection was measured along the training, and those measurements."""
@@ -71,17 +74,19 @@ def trace_figure(results: Path, category: str) -> Figure:
 def full_size_figure(results: Path) -> Figure:
     """Detection along the training of the tables' own runs, on synthetic and on real defects."""
     records = find_records(results)
-    chosen = [
-        (record, trace)
-        for record, trace in traced(results)
-        if record
-        in runs_of(records, record.key.dataset, record.key.category, PRESETS["replication"])
-    ]
+    shown = {
+        record.key
+        for dataset, category in {(record.key.dataset, record.key.category) for record in records}
+        for record in runs_of(records, dataset, category, PRESETS["replication"])
+    }
+    chosen = [(record, trace) for record, trace in traced(results) if record.key in shown]
+    rows = max(-(-len(chosen) // 2), 1)
     figure, grid = plt.subplots(
-        1, max(len(chosen), 1), figsize=(4.2 * max(len(chosen), 1), 3.4), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes, (record, trace) in zip(grid[0], chosen, strict=False):
+        rows, 2, figsize=(9, 3.2 * rows), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat[len(chosen) :]:
+        axes.set_axis_off()
+    for axes, (record, trace) in zip(grid.flat, chosen, strict=False):
         for part, style in (("test", "-"), ("development", ":")):
             for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
                 name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
@@ -91,7 +96,8 @@ def full_size_figure(results: Path) -> Figure:
                 axes.plot(trace["epoch"], values, style, color=colour, label=name)
         category = record.key.category.replace("_", " ")
         axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
-    grid[0, 0].set_ylabel("AUROC, %")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("AUROC, %")
     if chosen:
         grid[0, 0].legend(fontsize="small")
     plt.close(figure)
@@ -194,19 +200,22 @@ def quality_figure(results: Path) -> Figure:
             {
                 "category": record.key.category.replace("_", " "),
                 "group": _group(changed),
+                "name": label(changed) if changed.keys() & NAMED or settings.noise == 0 else "",
                 "error": 1000 * record.content["reconstruction"]["absolute"]["normal"],
                 "image": 100 * record.content["image_scores"][BASE.image_score]["auroc"],
                 "pixel": 100 * record.metric("pixel"),
             }
         )
-    frame = pd.DataFrame(rows, columns=["category", "group", "error", "image", "pixel"])
+    frame = pd.DataFrame(rows, columns=["category", "group", "name", "error", "image", "pixel"])
     several = frame.groupby("category")["image"].transform("size") > 1
     categories = list(dict.fromkeys(frame[several]["category"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(4.6 * max(len(categories), 1), 3.8), sharey=True,
+        1, max(len(categories), 1), figsize=(4.9 * max(len(categories), 1), 4.6), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
-    markers = {"as the base": "o", "λ": "s", "without attention": "X", "loss": "^"}
+    markers = {
+        "as the base": "o", "other noise": "s", "another network": "X", "another loss": "^"
+    }  # fmt: skip
     for axes, category in zip(grid[0], categories, strict=False):
         part = frame[frame["category"] == category]
         for level, colour in (("image", ANOMALOUS), ("pixel", NORMAL)):
@@ -214,6 +223,12 @@ def quality_figure(results: Path) -> Figure:
                 chosen = part[part["group"] == group]
                 name = f"{level}s, {group}"
                 axes.plot(chosen["error"], chosen[level], marker, color=colour, ms=6, label=name)
+        for run in part[part["name"] != ""].drop_duplicates("name").itertuples():
+            axes.annotate(
+                run.name, (run.error, run.image), xytext=(4, -3), textcoords="offset points",
+                fontsize=6, annotation_clip=False,
+            )  # fmt: skip
+        axes.set_xlim(0.9 * part["error"].min(), 1.5 * part["error"].max())
         axes.axhline(50, color=PAPER, lw=0.8, ls=":")
         axes.set(
             xscale="log", xlabel="mean error of normal test images, 1/1000", title=category,
@@ -221,7 +236,7 @@ def quality_figure(results: Path) -> Figure:
         )  # fmt: skip
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
-    grid[0, 0].set_ylabel("AUROC, %")
+    grid[0, 0].set_ylabel(f"AUROC, % (images: {BASE.image_score})")
     if categories:
         figure.legend(
             *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
@@ -353,9 +368,9 @@ def _detector(settings: dict[str, Any]) -> str:
 def _group(changed: dict[str, object]) -> str:
     """What kind of change a training of the small study is."""
     if changed.keys() & {"noise", "noise_mean", "noise_std"}:
-        return "λ"
-    if "attention" in changed:
-        return "without attention"
+        return "other noise"
+    if changed.keys() & {"attention", "network", "global_residual"}:
+        return "another network"
     if changed.keys() & {"alpha", "sigmas", "c1", "c2", "border", "loss_range"}:
-        return "loss"
+        return "another loss"
     return "as the base"

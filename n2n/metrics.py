@@ -170,7 +170,7 @@ def bootstrap_difference(
     Args:
         scores: (K, N), of K runs of the one; larger is more anomalous.
         others: (K, N), of K runs of the other. The change is the mean of K differences.
-        labels: (N,), True is anomalous; both classes occur.
+        labels: (N,), True is anomalous.
         repeats: number of draws, as in `bootstrap_image`.
         confidence: share of the draws inside the interval.
         seed: of the draws.
@@ -178,15 +178,20 @@ def bootstrap_difference(
     Returns:
         The lower and upper end of AUROC(scores) - AUROC(others).
     """
+    ones, twos = ([_checked(run, labels)[0] for run in runs] for runs in (scores, others))
+    if len(ones) != len(twos):
+        raise N2NError(f"{len(ones)} runs cannot be paired with {len(twos)}.")
+    if not _defined(labels):
+        return math.nan, math.nan
     # AUROC is the share of pairs that are in order (Mann-Whitney), so a draw only weighs pairs.
     ordered = np.zeros((int(labels.sum()), int((~labels).sum())))
-    for sign, runs in ((1, scores), (-1, others)):
+    for sign, runs in ((1, ones), (-1, twos)):
         for run in runs:
             positive, negative = run[labels][:, None], run[~labels]
             ordered += sign * ((positive > negative) + 0.5 * (positive == negative))
     weights = _draws(labels, repeats, seed)
     changes = np.einsum("rp,pn,rn->r", weights[:, labels], ordered, weights[:, ~labels])
-    changes /= len(scores) * ordered.size
+    changes /= len(ones) * ordered.size
     low, high = np.quantile(changes, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -214,7 +219,7 @@ def bootstrap_pixel(
         bins: half of them at even shares of the positives, half at even shares of the negatives.
         confidence: share of the draws inside the interval.
         seed: of the draws.
-        fpr_limit: as in `aupro`.
+        fpr_limit: up to which false-positive rate AUPRO is taken.
 
     Returns:
         The lower and upper end for each of `PIXEL_KEYS`.
@@ -326,7 +331,7 @@ def _measure(
         gained: (..., K), positives with this score.
         negatives: all of them, a number or (..., 1).
         overlap: (..., K), the positives again, each divided by the size of its region.
-        fpr_limit: as in `aupro`.
+        fpr_limit: up to which false-positive rate AUPRO is taken.
     """
     found = gained.cumsum(-1)
     positives = found[..., -1:]
@@ -393,7 +398,7 @@ def _intervals(
         counts: (2 or 3, N, K), of each image in bins of falling score: negatives, positives and,
             for AUPRO, positives divided by the size of their region.
         anomalous: (N,), the class of each image.
-        fpr_limit: as in `aupro`.
+        fpr_limit: up to which false-positive rate AUPRO is taken.
         repeats: number of draws.
         confidence: share of the draws inside the interval.
         seed: of the draws.

@@ -101,7 +101,11 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
     places = [(gpu, folder / f"{gpu}.{place}") for place in range(runs_per_gpu) for gpu in gpus]
     while True:
         for gpu, path in places:
-            with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
+            try:
+                held = FileLock(path).acquire(timeout=0)
+            except Timeout:
+                continue
+            with held:
                 before = os.environ.get("CUDA_VISIBLE_DEVICES")
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpu
                 try:

@@ -56,8 +56,9 @@ class RunKey:
             outside = name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(str(name))
             if outside or not isinstance(name, str):
                 raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 on.")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**32:
+            raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 to 2^32 - 1.")
 
     def folder(self, results: Path) -> Path:
         """Where the finished record is."""
@@ -177,7 +178,7 @@ def failure(key: RunKey, results: Path) -> str | None:
 def write_record(
     key: RunKey, results: Path, content: dict[str, Any], write_files: Callable[[Path], None]
 ) -> Record:
-    """Write a record's folder beside its place and move it there when it is whole.
+    """Write a record's folder beside its place, move it there when it is whole, and clean up.
 
     Args:
         key: of the run.
@@ -202,11 +203,13 @@ def write_record(
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temporary, target)
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise N2NError(
             f"The record {target} cannot be written ({reason(error)}); free some space or "
             "choose another --results folder, and start the same command again."
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(key.work(results), ignore_errors=True)  # its checkpoint is needed no more
     return read_record(target)
 
 
@@ -222,7 +225,9 @@ def read_record(folder: Path) -> Record:
         key = RunKey(
             **{name: content[name] for name in ("dataset", "category", "method", "variant", "seed")}
         )
-        complete = content["schema"] == SCHEMA and {"metrics", "intervals"} <= content.keys()
+        complete = (
+            content["schema"] == SCHEMA and {"metrics", "intervals", "settings"} <= content.keys()
+        )
         if complete:
             _check_types(content)
     except FileNotFoundError as error:
@@ -242,7 +247,7 @@ def _check_types(content: dict[str, Any]) -> None:
     values += [value for pair in pairs for value in pair]
     if not all(_is_share(value) for value in values):
         raise ValueError("a metric is not a number from 0 to 1")
-    if content["method"] == "n2n" and "settings" in content:
+    if content["method"] == "n2n":
         settings_from_dict(content["settings"])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from n2n.errors import N2NError
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, find_records
@@ -24,7 +25,12 @@ from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
-LEVELS = {"synthetic": "synthetic defects", "image": "test images", "pixel": "test pixels"}
+LEVELS = {
+    "synthetic": "synthetic defects",
+    "image": "test images",
+    "mean": "test images, by the mean",
+    "pixel": "test pixels",
+}
 WORDS: dict[str, dict[Any, str]] = {
     "attention": {False: "without residual attention"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
@@ -69,9 +75,10 @@ def label(changed: dict[str, Any]) -> str:
 
 
 def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
-    """A row per run of the study around ``base`` and level: 'image', 'synthetic' or 'pixel'.
+    """A row per run of the study around ``base`` and level, one of `LEVELS`.
 
-    'synthetic' is the image level on synthetic defects instead of the test images.
+    'synthetic' is the image level on synthetic defects instead of the test images; 'mean' has the
+    mean of the map for the image score, whatever the run's own is.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
@@ -87,6 +94,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
             level: (record.metric(level), content["untrained"][level]["auroc"])
             for level in ("image", "pixel")
         }
+        aurocs["mean"] = (content["image_scores"]["mean"]["auroc"], np.nan)
         if "development" in content:
             synthetic = content["development"]["all"][f"image_{settings.image_score}"]
             aurocs["synthetic"] = (synthetic, np.nan)
@@ -113,9 +121,9 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
 def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
-    A difference is taken between runs of the same seed, then averaged. At the image level ``low``
-    and ``high`` are the ends of its 95 % bootstrap interval over the test images. At the others,
-    whose maps are not kept, they are the smallest and the largest difference of a seed; with one
+    A difference is taken between runs of the same seed, then averaged. For test images ``low``
+    and ``high`` are the ends of its 95 % bootstrap interval over them. At the other levels, whose
+    maps are not kept, they are the smallest and the largest difference of a seed; with one
     seed both equal the effect. ``noise`` is the largest difference between two seeds of the base:
     an effect inside it may be the seed's.
 
@@ -136,8 +144,8 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
         same = every.loc[paired.index]
         difference = paired["auroc"] - same["auroc"]
         low, high = difference.min(), difference.max()
-        if level == "image":
-            low, high = _interval(paired["record"], same["record"])
+        if level in ("image", "mean"):
+            low, high = _interval(paired["record"], same["record"], str(level))
         rows.append(
             {
                 "variant": variant,
@@ -160,15 +168,24 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _interval(records: Iterable[Record], others: Iterable[Record]) -> tuple[float, float]:
+def _interval(
+    records: Iterable[Record], others: Iterable[Record], level: str
+) -> tuple[float, float]:
     """The 95 % interval of the mean change of image-level AUROC, in points."""
 
     def read(record: Record) -> pd.DataFrame:
         scores = pd.read_csv(record.folder / "scores.csv", index_col="image")
-        chosen = scores[record.content["settings"]["image_score"]]
+        chosen = scores["mean" if level == "mean" else record.content["settings"]["image_score"]]
         return scores.assign(score=chosen)[["score", "anomalous"]]
 
-    pairs = [(read(a), read(b)) for a, b in zip(records, others, strict=True)]
+    pairs = []
+    for one, other in zip(records, others, strict=True):
+        if one.content["data"]["fingerprint"] != other.content["data"]["fingerprint"]:
+            raise N2NError(
+                f"{one.folder} and {other.folder} are of different images and cannot be compared; "
+                "keep them in results folders of their own."
+            )
+        pairs.append((read(one), read(other)))
     images = pairs[0][0].index
     scores, theirs = (
         np.stack([pair[side]["score"].loc[images] for pair in pairs]) for side in (0, 1)
@@ -191,7 +208,7 @@ def coverage(found: pd.DataFrame) -> str:
 
 
 def effects_figure(found: pd.DataFrame) -> Figure:
-    """A line per variant: how far it moves AUROC from the base, at the three levels.
+    """A line per variant: how far it moves AUROC from the base, in a panel per level.
 
     Grey: the spread of the base's own seeds, where an effect cannot be told from chance.
     """
@@ -199,7 +216,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     order = order.sort_values()
     at = {variant: row for row, variant in enumerate(order.index)}
     figure, columns = plt.subplots(
-        1, 3, figsize=(9.5, 1.2 + 0.28 * len(at)), sharey=True, layout="constrained"
+        1, len(LEVELS), figsize=(11, 1.2 + 0.28 * len(at)), sharey=True, layout="constrained"
     )
     for axes, level in zip(columns, LEVELS, strict=True):
         part = found[found["level"] == level]
@@ -215,7 +232,8 @@ def effects_figure(found: pd.DataFrame) -> Figure:
                 label=str(category).replace("_", " "),
             )  # fmt: skip
         axes.axvline(0, color="black", lw=0.8)
-        axes.set(xlabel=f"AUROC, points\n{LEVELS[level]}", yticks=list(at.values()))
+        name = LEVELS[level].replace(", ", ",\n")
+        axes.set(xlabel=f"AUROC, points\n{name}", yticks=list(at.values()))
         axes.set_yticklabels(list(at))
         axes.set_ylim(-0.7, len(at) - 0.3)
         axes.grid(axis="y", alpha=0.4)
@@ -249,10 +267,12 @@ def base_table(results: Path) -> pd.DataFrame:
     rows = [
         {
             "category": str(category).replace("_", " "),
-            "level": level,
+            "level": LEVELS[level],
             "AUROC, %": f"{group['auroc'].mean():.1f}",
             "lowest to highest seed": f"{group['auroc'].min():.1f} to {group['auroc'].max():.1f}",
-            "untrained, %": f"{group['untrained'].mean():.1f}",
+            "untrained, %": f"{untrained:.1f}"
+            if (untrained := group["untrained"].mean()) > 0
+            else "",
             "seeds": len(group),
         }
         for (category, level), group in base.groupby(["category", "level"], sort=False)

@@ -60,7 +60,8 @@ def missing_runs(
         categories: only these; None is all that are found.
         seeds: one run each.
         preset: which settings of our method.
-        epochs: a smaller or larger budget than the preset's, or a baseline's own.
+        epochs: a smaller or larger budget than the preset's, or a baseline's own. What has been
+            run with a larger one is left alone: a table shows the largest.
     """
     cells = printed_cells()
     cells = cells[cells["table"] == table]
@@ -78,16 +79,20 @@ def missing_runs(
             settings = _of_column(column, method, preset, epochs)
             if settings is None:
                 continue
-            there = {
-                record.key.seed
-                for record in matching_records(records, dataset, category, column, preset)
-                if method == "n2n" and record.content["settings"]["epochs"] >= settings.epochs
-            }
+            there = (
+                matching_records(records, dataset, category, column, preset)
+                if method == "n2n"
+                else []
+            )
+            shown = max((record.content["settings"]["epochs"] for record in there), default=0)
+            if shown > (settings.epochs or 0):
+                continue
+            done = {record.key.seed for record in there} if shown == settings.epochs else set()
             wanted = [Run(dataset, category, settings, seed) for seed in seeds]
             runs += [
                 run
                 for run in wanted
-                if run.seed not in there and not (run.key.folder(results) / RECORD).exists()
+                if run.seed not in done and not (run.key.folder(results) / RECORD).exists()
             ]
     return runs
 

@@ -132,6 +132,7 @@ def _row(cell: Any, records: list[Record], epochs: int) -> dict[str, Any]:
         "seeds": len(records),
         "epochs": "",
         "verdict": "not run",
+        "short": bool(records) and _short(records, epochs),
         "records": [record.folder.as_posix() for record in records],
     }
     if not records:
@@ -146,8 +147,7 @@ def _row(cell: Any, records: list[Record], epochs: int) -> dict[str, Any]:
     if cell.level == "image":
         row["other_scores"] = _other_scores(records)
     row["epochs"] = ", ".join(str(record.content["training"]["epochs"]) for record in records)
-    short = _short(records, epochs)
-    row["verdict"] = verdict(row["paper"], row["ours"], row["low"], row["high"], short)
+    row["verdict"] = verdict(row["paper"], row["ours"], row["low"], row["high"], row["short"])
     return row
 
 
@@ -203,9 +203,9 @@ def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
             cells.loc[index, "ours"] = ours.mean()
             cells.loc[index, "difference"] = ours.mean() - cells.loc[index, "paper"]
             paper = float(cells.loc[index, "paper"])
-            short = group["verdict"].eq("under-trained").any()
+            short = bool(group["short"].any())
             cells.loc[index, "verdict"] = verdict(paper, ours.mean(), np.nan, np.nan, short)
-    return cells
+    return cells.drop(columns="short")
 
 
 def own_cells(cells: pd.DataFrame) -> pd.DataFrame:

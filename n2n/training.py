@@ -362,8 +362,14 @@ class _State:
                 f"The checkpoint {path} belongs to another run, other images or another "
                 "--precision; delete it to train from the start."
             )
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
-            setattr(self, name, state[name])
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
+                setattr(self, name, state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise N2NError(
+                f"The checkpoint {path} is of another version of this program; delete it to train "
+                "from the start."
+            ) from error

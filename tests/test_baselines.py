@@ -92,6 +92,7 @@ def test_the_core_does_not_import_the_extra() -> None:
     ("method", "changes", "message"),
     [
         ("best", {}, "no method 'best'"),
+        ("best", {"noise": 0.2}, "no method 'best'"),
         ("padim", {"backbone": "vgg"}, "no backbone 'vgg'"),
         ("patchcore", {"coreset": 0.0}, "coreset=0.0 must be above 0"),
         ("padim", {"coreset": 0.1}, "no setting 'coreset' of padim"),

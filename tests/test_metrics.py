@@ -305,6 +305,19 @@ def test_intervals_of_a_difference_are_those_of_single_draws() -> None:
     assert bootstrap_difference(runs, runs, labels) == (0, 0)
 
 
+def test_a_difference_of_what_cannot_be_paired_is_refused() -> None:
+    scores, labels = normal_scores(0, size=30)
+    runs = np.stack([scores, scores])
+    for others, message in (
+        (runs[:1], "2 runs cannot be paired with 1"),
+        (runs[:, 1:], "one label for each score"),
+        (runs * np.nan, "not a finite number"),
+    ):
+        with pytest.raises(N2NError, match=message):
+            bootstrap_difference(runs, others, labels)
+    assert np.isnan(bootstrap_difference(runs, runs, labels | True)).all()
+
+
 def test_image_intervals_have_the_width_and_coverage_of_normal_scores() -> None:
     truth = 0.5 * (1 + math.erf(1 / 2))  # Phi(1 / sqrt(2)), of a shift by one
     covered = 0

@@ -119,6 +119,10 @@ def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
     assert wanted(3) == []
     assert len(wanted(4, seeds=[0, 1], categories=["tubes"])) == 8
     assert [run[3] for run in wanted(5, categories=["tubes"])] == [True, False]
+    record(tmp_path, "tubes", epochs=5, t_max=5, stopped="epochs")
+    tubes: dict[str, object] = {"categories": ["tubes"], "seeds": [0, 1]}
+    # The table shows the largest budget alone: a smaller one would be run in vain
+    assert [len(wanted(1, epochs=epochs, **tubes)) for epochs in (4, 5, 6)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,13 @@ from n2n.records import (
     read_record,
     write_record,
 )
+from n2n.settings import make_settings
 
 KEY = RunKey("MPDD", "tubes", "n2n", "replication", 0)
 CONTENT = {
     "metrics": {"image": {"auroc": 0.9}, "pixel": {"auroc": float("nan")}},
     "intervals": {"image": {"auroc": (0.8, 0.95)}, "pixel": {"auroc": (float("nan"),) * 2}},
+    "settings": make_settings("replication").as_dict(),
 }
 
 
@@ -47,15 +49,22 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [found.key for found in find_records(tmp_path)] == [KEY]
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    def full(folder: Path) -> None:
-        nothing(folder)
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    checkpoint = KEY.work(tmp_path) / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
 
-    with pytest.raises(N2NError, match=r"No space left.*free some space"):
-        write_record(KEY, tmp_path, CONTENT, full)
+    def fail(folder: Path) -> None:
+        nothing(folder)
+        raise error
+
+    with pytest.raises((N2NError, KeyboardInterrupt), match=r"No space left.*free some space|^$"):
+        write_record(KEY, tmp_path, CONTENT, fail)
     assert find_records(tmp_path) == []
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [checkpoint]
+    write_record(KEY, tmp_path, CONTENT, nothing)
+    assert not checkpoint.parent.exists()  # done: nothing to go on with
 
 
 def test_a_complete_record_is_not_overwritten(tmp_path: Path) -> None:
@@ -75,9 +84,11 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     record = write_record(KEY, tmp_path, CONTENT, nothing)
     path = record.folder / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
-    with pytest.raises(N2NError, match="another schema"):
-        read_record(record.folder)
+    content = json.loads(path.read_text())
+    for other in (content | {"schema": 0}, {k: v for k, v in content.items() if k != "settings"}):
+        path.write_text(json.dumps(other))
+        with pytest.raises(N2NError, match="another schema"):
+            read_record(record.folder)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +100,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         ("variant", 3),
         ("seed", "0"),
         ("seed", -1),
+        ("seed", 2**32),
         ("metrics", {"image": {"auroc": "<b>best</b>"}, "pixel": {}}),
         ("metrics", {"image": {"auroc": 90}, "pixel": {}}),
         ("metrics", [1]),
@@ -125,6 +137,7 @@ def test_any_metrics_survive_the_round_trip(values: dict[str, float]) -> None:
     content = {
         "metrics": {"image": values},
         "intervals": {"image": {name: (value, value) for name, value in values.items()}},
+        "settings": CONTENT["settings"],
     }
     with tempfile.TemporaryDirectory() as results:
         record = read_record(write_record(KEY, Path(results), content, nothing).folder)

@@ -12,11 +12,14 @@ import pytest
 
 from n2n import beyond, mechanism, sensitivity
 from n2n.baseline_settings import make_baseline_settings
+from n2n.errors import N2NError
 from n2n.records import RunKey, write_record
 from n2n.settings import Settings, make_settings, variant
 
 
-def record(results: Path, settings: Settings, image: float, seed: int = 0) -> None:
+def record(
+    results: Path, settings: Settings, image: float, seed: int = 0, images: str = "some"
+) -> None:
     error = {"defects": 0.04, "beside": 0.01, "normal": 0.02}
     content = {
         "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
@@ -40,6 +43,7 @@ def record(results: Path, settings: Settings, image: float, seed: int = 0) -> No
         "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
         "settings": settings.as_dict(),
         "training": {"epochs": settings.epochs, "stopped": "epochs"},
+        "data": {"fingerprint": images},
     }
     key = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed)
     write_record(key, results, content, lambda folder: write_scores(folder, image))
@@ -75,6 +79,9 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     found = sensitivity.effects(results)
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8"]
+    by_mean = found[found["level"] == "mean"].set_index("variant")
+    # Of the record's own means, though these runs are judged by their largest values
+    assert by_mean["effect"].to_dict() == {"λ = 0 (no noise)": 0.0, "width 8": 0.0}
     noise = image.loc["λ = 0 (no noise)"]
     assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
     # 16 differences in 200: of images 60 to 69 in one seed, of 70 to 75 in the other
@@ -89,6 +96,12 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert noise["seeds"] == 2
     assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
+
+
+def test_runs_of_different_images_are_not_compared(results: Path) -> None:
+    record(results, small(width=32), 0.71, images="others")
+    with pytest.raises(N2NError, match="different images"):
+        sensitivity.effects(results)
 
 
 def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
@@ -167,7 +180,7 @@ def test_tables_from_records(results: Path) -> None:
     table = sensitivity.effects_table(sensitivity.effects(results))
     assert len(table) == 2
     assert list(table.columns[1:]) == [
-        f"metal plate, {level}" for level in ("synthetic defects", "test images", "test pixels")
+        f"metal plate, {level}" for level in sensitivity.LEVELS.values()
     ]
     scores = sensitivity.development_table(results, make_settings("replication"))
     assert list(scores["test images"]) == ["99.0", "60.0", "99.0"]  # of the one run at full size
@@ -214,7 +227,7 @@ def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
     record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
     (effect,) = sensitivity.effects(tmp_path).query("level == 'image'").to_dict("records")
     assert effect["seeds"] == 1
-    (row,) = sensitivity.base_table(tmp_path).query("level == 'image'").to_dict("records")
+    (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
     assert row["seeds"] == 1
 
 

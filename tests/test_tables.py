@@ -187,6 +187,17 @@ def test_an_average_of_under_trained_cells_decides_nothing(tmp_path: Path) -> No
     assert compare(1, tmp_path).loc[average, "verdict"].item() == "under-trained"
 
 
+def test_an_average_with_one_short_run_decides_nothing(tmp_path: Path) -> None:
+    """Also where that run's own cell happens to agree with the paper."""
+    record(tmp_path, image=0.9957, epochs=5, t_max=5, stopped="epochs")
+    cells = compare(1, tmp_path)
+    assert cell(tmp_path, 1, "Ours")["verdict"] == "reproduced"
+    average = (cells["category"] == "average") & (cells["column"] == "Ours")
+    for category in set(cells["category"]) - {"average", "metal_plate"}:
+        record(tmp_path, category, image=0.3)
+    assert compare(1, tmp_path).loc[average, "verdict"].item() == "under-trained"
+
+
 def test_one_seed_counts_once_and_another_schedule_is_another_run(tmp_path: Path) -> None:
     record(tmp_path, image=0.99)
     record(tmp_path, image=0.9, preset="improved", calibration="none")  # the same settings

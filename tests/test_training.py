@@ -159,6 +159,19 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(
     assert resumed.best_epoch == whole.best_epoch
 
 
+def test_a_checkpoint_of_another_network_is_refused(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path
+) -> None:
+    """Of the same settings, but from a version of the program with other layers."""
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(images, tiny, checkpoint=checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    for part in ({"network": {}}, {"best_weights": ...}):
+        torch.save({k: v for k, v in (state | part).items() if v is not ...}, checkpoint)
+        with pytest.raises(N2NError, match=r"checkpoint\.pt is of another version"):
+            run(images, tiny, checkpoint=checkpoint)
+
+
 def test_a_checkpoint_of_other_settings_is_refused(
     images: torch.Tensor, tiny: Settings, tmp_path: Path
 ) -> None:
