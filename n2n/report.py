@@ -121,7 +121,8 @@ def provenance_table(record: Record) -> HTML:
         "data": f"{data['train']} training images, {data['test_good']} normal and "
         f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",
     }
-    return html_table(pd.DataFrame({"": list(rows), "provenance": list(rows.values())}))
+    frame = pd.DataFrame({"": list(rows), "provenance": list(rows.values())})
+    return html_table(frame, fit=True)
 
 
 def coverage(cells: pd.DataFrame, preset: str) -> str:

@@ -315,8 +315,8 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
             name = (key.dataset, key.category, METHODS[key.method].label)
             runs.setdefault(name, {}).setdefault(_baseline_label(record), []).append(record)
     columns = [
-        "category", "method", "paper", "ours", "difference", "verdict", "95 % interval", "bring",
-        "seeds", "fit, s", "per image, s", "peak, MiB",
+        "category", "method", "paper", "ours", "difference", "verdict", "95 % interval", "seeds",
+        "fit, s", "per image, s", "peak, MiB", "bring",
     ]  # fmt: skip
     rows = []
     for cell in cells.itertuples():
