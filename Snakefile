@@ -25,11 +25,10 @@ import sys
 from pathlib import Path
 
 from n2n.baseline_settings import METHODS
+from n2n.notebooks import STUDY_PAGES
 from n2n.plan import read_study
 from n2n.records import RECORD
 from n2n.settings import PRESETS
-
-STUDY_PAGES = ("methods", "improved", "sensitivity", "mechanism")  # notebooks that only read records
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = config.get("results", "results")

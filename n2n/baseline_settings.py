@@ -68,7 +68,7 @@ METHODS = {
     "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
 }
 GANS = ("skip-ganomaly", "dagan")
-# What a method has learned from: `n2n.tables.costs`
+# What a method has learned from: `n2n.baseline_tables.costs`
 FAMILIES = (
     "N2N", *(f"features of {LABELS[backbone]}" for backbone in BACKBONES),
     "no pretrained features", "no training",

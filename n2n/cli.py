@@ -322,7 +322,7 @@ def notebook(
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 def book(results: Path) -> None:
     """Bind the executed notebooks and the tables of the records."""
-    from n2n.study import build_book
+    from n2n.book import build_book
 
     click.echo(f"\nThe book is ready. Open {build_book(results)}")
 
@@ -400,7 +400,7 @@ def replicate(
 
     In the project's folder; the tables show every record in the results folder.
     """
-    from n2n.study import replicate as run_all
+    from n2n.book import replicate as run_all
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]

@@ -200,7 +200,7 @@ def _hwc(image: Tensor) -> np.ndarray:
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
-    """A panel per category: image-level AUROC over seconds of training; see `n2n.tables.costs`."""
+    """A panel per category: image AUROC over seconds of training; `n2n.baseline_tables.costs`."""
     categories = list(dict.fromkeys(costs["category"]))
     rows = max(math.ceil(len(categories) / 2), 1)
     figure, grid = plt.subplots(

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
 
+STUDY_PAGES = ("methods", "improved", "sensitivity", "mechanism")  # those that only read records
 NOTEBOOKS = Path("notebooks")
 
 

@@ -87,3 +87,8 @@ def _seconds(run: Run, results: Path) -> float | None:
         return float(record.content["provenance"]["wall_seconds"])
     except (N2NError, KeyError, TypeError, ValueError):
         return None
+
+
+def say(text: str) -> None:
+    """A line for who waits, in a terminal and in a notebook."""
+    print(f"n2n: {text}", flush=True)

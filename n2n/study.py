@@ -1,42 +1,25 @@
-"""The whole study: the runs behind the tables, the notebooks, the book."""
+"""The runs behind the tables: those that a table or a study lacks, made in its order."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from n2n import demo_data
 from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.baselines import run_baseline
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.experiment import run_experiment
-from n2n.notebooks import NOTEBOOKS, execute_notebook
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
-from n2n.progress import work_of
+from n2n.progress import say, work_of
 from n2n.records import RECORD, Record, find_records
 from n2n.settings import Settings, budget, make_settings
-from n2n.tables import compare_all, matching_records, wanted_settings, write_tables
-
-PAPER_DATASETS = ("MPDD", "VisA")
-STUDY_PAGES = (
-    "methods",
-    "improved",
-    "sensitivity",
-    "mechanism",
-)  # only read records
-EXECUTED = Path("book/executed")
-PAGE = Path("_build/html/index.html")
+from n2n.tables import matching_records, wanted_settings
 
 
 def missing_runs(
@@ -146,11 +129,11 @@ def run_study(
     missing = study.missing(results)
     runs = [run for run in missing if (run.dataset, run.category) in found]
     done = len(study.runs) - len(missing)
-    _say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
+    say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
     if absent := sorted(
         {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
     ):
-        _say(f"not in {data}: {', '.join(absent)}")
+        say(f"not in {data}: {', '.join(absent)}")
     failures = []
     work = [work_of(run) for run in runs]
     bar = tqdm(
@@ -162,11 +145,11 @@ def run_study(
             try:
                 _make(run, data, results, device, progress)
             except BusyError as error:
-                _say(f"left to the other process: {error}")
+                say(f"left to the other process: {error}")
             except Exception as error:  # of one run, whatever it is: the others go on
                 said = error if isinstance(error, N2NError) else repr(error)
                 failures.append(f"{run.key.folder(results)}: {said}")
-                _say(f"failed: {failures[-1]}")
+                say(f"failed: {failures[-1]}")
             bar.update(amount)
     return failures
 
@@ -184,136 +167,3 @@ def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> R
         data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
         device=device, precision=run.precision, trace=run.trace, progress=progress,
     )  # fmt: skip
-
-
-def replicate(
-    data: Path | None,
-    *,
-    results: Path = Path("results"),
-    seeds: Sequence[int] = (0,),
-    epochs: int | None = None,
-    device: str = "auto",
-) -> Path:
-    """Run the notebooks through papermill and build the book; returns the page to open.
-
-    Without data, the demonstration data are generated and trained on, and the tables show the
-    records that are there. With data, every category of MPDD and VisA in it is run.
-
-    Raises:
-        N2NError: where a notebook or the build fails, naming it, or this is not the project's
-            folder, or papermill or Jupyter Book is missing, or another process makes the book.
-    """
-    if not NOTEBOOKS.is_dir() or not Path("_config.yml").is_file():
-        raise N2NError("There is no notebooks/ and _config.yml here; run this in the project.")
-    try:
-        lock = FileLock(EXECUTED.with_suffix(".lock")).acquire(timeout=0)
-    except Timeout as error:
-        raise BusyError("Another process makes the book here; wait for it first.") from error
-    with lock:
-        pages = experiment_pages(data, results, seeds, epochs)
-        shutil.rmtree(EXECUTED, ignore_errors=True)  # no page of an earlier build stays
-        _execute_pages(pages, data, results, seeds, epochs, device)
-        return build_book(results)
-
-
-def _execute_pages(
-    pages: list[tuple[str, str, dict[str, Any]]],
-    data: Path | None,
-    results: Path,
-    seeds: Sequence[int],
-    epochs: int | None,
-    device: str,
-) -> None:
-    shared = {"results": str(results), "device": device}
-    for dataset, category, parameters in pages:
-        output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
-        nature = "demonstration" if dataset == "demo" else "replicated"
-        title = f"{dataset} / {category} ({nature})"
-        execute_notebook("experiment", output, shared | parameters, title)
-    root = None if data is None else str(data)
-    for table in range(1, 6):
-        parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
-        execute_notebook(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
-    for name in STUDY_PAGES:
-        execute_notebook(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
-
-
-def build_book(results: Path) -> Path:
-    """Bind the executed notebooks and the tables of the records; returns the page to open.
-
-    Raises:
-        N2NError: where the build fails.
-    """
-    write_tables(compare_all(results), EXECUTED)
-    _say("building the book")
-    command = [
-        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book",
-        "--config", "_config.yml", "--path-output", ".", "-W", "--all", "-q",
-    ]  # fmt: skip
-    built = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"NO_COLOR": "1", "N2N_RESULTS": str(results.resolve())},
-    )  # fmt: skip
-    if built.returncode != 0:  # of a book without a warning there is nothing to say
-        print(built.stdout)
-        raise N2NError("The book could not be built; the messages above say which page is wrong.")
-    return PAGE.resolve()
-
-
-def experiment_pages(
-    data: Path | None, results: Path, seeds: Sequence[int], epochs: int | None
-) -> list[tuple[str, str, dict[str, Any]]]:
-    """Data set, category and parameters of each experiment notebook of the book.
-
-    A page shows the first of the seeds, or a record that is there and of no smaller budget.
-
-    Raises:
-        N2NError: where ``data`` has no category of MPDD or VisA.
-    """
-    asked = {"seed": seeds[0], "epochs": epochs}
-    if data is not None:
-        found = [pair for pair in find_categories(data) if pair[0] in PAPER_DATASETS]
-        cells = printed_cells()
-        known = dict.fromkeys(zip(cells["dataset"], cells["category"], strict=True))
-        absent = [f"{d}/{c}" for d, c in known if c != "average" and (d, c) not in found]
-        if not found:
-            raise N2NError(f"There is no category of MPDD or VisA in {data}; see `n2n check`.")
-        _say(f"found {', '.join(f'{d}/{c}' for d, c in found)}")
-        if absent:
-            _say(f"skipped, since not in {data}: {', '.join(absent)}")
-        enough = make_settings("replication", **budget(epochs)).epochs
-        records, pages = find_records(results), []
-        for dataset, category in found:
-            there = _shown(records, dataset, category)
-            shown = there if there and there["epochs"] >= enough else asked
-            page = {"data": str(data), "dataset": dataset, "category": category}
-            pages.append((dataset, category, page | shown))
-        return pages
-    demonstration = results / "demo"
-    _say("no data set at hand: using the demonstration data, and the records that are there")
-    images = demonstration / "data"
-    demo_data.generate(images)
-    pages = [
-        ("demo", category,
-         {"data": str(images), "dataset": "demo", "category": category, "preset": "demo",
-          "results": str(demonstration)} | asked)
-        for category in demo_data.CATEGORIES
-    ]  # fmt: skip
-    records = find_records(results)
-    for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
-        if there := _shown(records, dataset, category):
-            page = {"dataset": dataset, "category": category}
-            pages.append((dataset, category, page | there))
-    return pages
-
-
-def _shown(records: list[Record], dataset: str, category: str) -> dict[str, Any] | None:
-    """Seed and epochs of the record that a category's page shows; None where there is none."""
-    matched = matching_records(records, dataset, category, "Ours", "replication")
-    if not matched:
-        return None
-    return {"seed": matched[0].key.seed, "epochs": matched[0].content["settings"]["epochs"]}
-
-
-def _say(text: str) -> None:
-    print(f"n2n: {text}", flush=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ import numpy as np
 import pandas as pd
 
 from n2n import figures
-from n2n.baseline_settings import METHODS, BaselineSettings, brought, family, row_label
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
-from n2n.records import Record, RunKey, find_records
+from n2n.records import Record, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
 
 TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
@@ -294,138 +292,6 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
     if (own["level"] == "pixel").all():
         table = table.drop(columns="by other image scores")
     return table.drop(columns=[c for c in ("column", "level") if table[c].nunique() == 1])
-
-
-def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
-    """Our reruns of the methods that a table compares with, and what they cost, as text.
-
-    A rerun with another backbone than the method's own paper is another method: it stands beside
-    the printed value and gets no verdict. 'Bring' names what a rerun of the printed method needs
-    beside the images. Methods that were not run on a category of which there are runs say so.
-    """
-    cells = printed_cells()
-    cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
-    methods = {method.label: method for method in METHODS.values()}
-    at_hand: set[tuple[str, str]] = set()
-    runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}  # by the row's name
-    for record in find_records(results):
-        key = record.key
-        at_hand.add((key.dataset, key.category))
-        if key.method in METHODS:
-            name = (key.dataset, key.category, METHODS[key.method].label)
-            runs.setdefault(name, {}).setdefault(_baseline_label(record), []).append(record)
-    columns = [
-        "category", "method", "paper", "ours", "difference", "verdict", "95 % interval", "seeds",
-        "fit, s", "per image, s", "peak, MiB", "bring",
-    ]  # fmt: skip
-    rows = []
-    for cell in cells.itertuples():
-        if (cell.dataset, cell.category) not in at_hand or cell.column not in methods:
-            continue
-        own = methods[str(cell.column)].own
-        row = dict.fromkeys(columns, "") | {
-            "category": label(str(cell.category)),
-            "method": cell.column,
-            "paper": cell.printed,
-            "verdict": "not run",
-            "bring": brought(own) or "",
-        }
-        variants = runs.get((cell.dataset, cell.category, cell.column), {})
-        rows += [
-            row | {"method": name} | _baseline_row(cell, found) for name, found in variants.items()
-        ] or [row]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _baseline_label(record: Record, budget: bool = True) -> str:
-    return row_label(record.content["settings"], record.content["provenance"]["precision"], budget)
-
-
-def _baseline_row(cell: Any, records: list[Record]) -> dict[str, Any]:
-    """One printed cell of a baseline beside one row's runs of it, a run per seed."""
-    settings = records[0].content["settings"]
-    method = METHODS[settings["method"]]
-    values = [100 * record.metric(cell.level) for record in records]
-    low, high = mean_interval(records, cell.level)
-    ours = float(np.mean(values))
-    if settings["backbone"] != method.own:
-        other = "other textures" if settings["method"] == "draem" else "another backbone"
-        judged = {"verdict": other}
-    else:
-        short = settings.get("epochs", method.epochs) < method.epochs
-        own = BaselineSettings(**settings).own
-        found = verdict(cell.value, ours, low, high, short) if own else "other settings"
-        judged = {"verdict": found, "bring": ""}
-
-    def mean(part: str, name: str) -> float:
-        return float(np.mean([record.content[part][name] for record in records]))
-
-    return {
-        "ours": f"{ours:.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""),
-        "difference": f"{ours - cell.value:+.2f}",
-        "95 % interval": f"{low:.2f} to {high:.2f}",
-        **judged,
-        "seeds": len(records),
-        "fit, s": f"{mean('training', 'seconds'):.0f}",
-        "per image, s": f"{mean('inference', 'seconds_per_image'):.2f}",
-        "peak, MiB": _peak(records),
-    }
-
-
-def _peak(records: Iterable[Record]) -> str:
-    """The largest peak of memory; older records hold that of their process, a bound."""
-    origins = [record.content["provenance"] for record in records]
-    own = all(origin.get("peak_memory_of") == "this run" for origin in origins)
-    bound = "" if own else "≤ "
-    return f"{bound}{max(origin['peak_memory_mib'] for origin in origins):.0f}"
-
-
-def costs(results: Path) -> pd.DataFrame:
-    """Image-level AUROC (percent) and seconds of training of each method in each category.
-
-    Of our method the presets `replication` and `improved`, at the largest budget that was run; of
-    the others what has their own settings, whatever its budget; mean over the seeds, whose number
-    is in 'seeds'; 'per_image' is the seconds of detection, NaN in older records of ours, and 'peak'
-    the memory in MiB, as text. 'detector' is the method without its budget, 'family' one of
-    `n2n.baseline_settings.FAMILIES`.
-    """
-    records = find_records(results)
-    shown: dict[RunKey, tuple[str, str, str]] = {
-        record.key: (
-            _baseline_label(record),
-            _baseline_label(record, budget=False),
-            family(record.content["settings"]),
-        )
-        for record in records
-        if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
-    }
-    for dataset, category in {(record.key.dataset, record.key.category) for record in records}:
-        for preset, name in (("replication", "N2N"), ("improved", "N2N, improved")):
-            for record in matching_records(records, dataset, category, "Ours", preset):
-                run, whole = record.content["settings"]["epochs"], PRESETS[preset].epochs
-                part = f" ({run} of {whole} epochs)" if run < whole else ""
-                shown[record.key] = (name + part, name, "N2N")
-    rows = [
-        {
-            "category": label(record.key.category),
-            "method": shown[record.key][0],
-            "detector": shown[record.key][1],
-            "family": shown[record.key][2],
-            "auroc": 100 * record.metric("image"),
-            "seconds": max(record.content["training"]["seconds"], 0.1),  # as fine as records are
-            "per_image": record.content.get("inference", {}).get("seconds_per_image", np.nan),
-            "record": record,
-        }
-        for record in records
-        if record.key in shown
-    ]
-    by = ["category", "method", "detector", "family"]
-    frame = pd.DataFrame(rows, columns=[*by, "auroc", "seconds", "per_image", "record"])
-    means = frame.groupby(by, sort=False).agg(
-        auroc=("auroc", "mean"), seconds=("seconds", "mean"), seeds=("auroc", "size"),
-        per_image=("per_image", "mean"), peak=("record", _peak),
-    )  # fmt: skip
-    return means.reset_index()
 
 
 def printed_table(table: int) -> pd.DataFrame:

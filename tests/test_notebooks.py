@@ -9,10 +9,11 @@ import papermill
 import pytest
 from filelock import FileLock
 
-from n2n import study
+from n2n import book
+from n2n.book import experiment_pages
 from n2n.errors import BusyError, N2NError
 from n2n.notebooks import execute_notebook
-from n2n.study import experiment_pages, missing_runs
+from n2n.study import missing_runs
 from tests.conftest import draw_parts
 from tests.test_tables import record
 
@@ -149,13 +150,13 @@ def test_a_replication_that_cannot_begin_leaves_the_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = study.EXECUTED / "table1.ipynb"
+    page = book.EXECUTED / "table1.ipynb"
     page.parent.mkdir(parents=True)
     page.touch()
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "_config.yml").touch()
     with pytest.raises(N2NError, match="nowhere"):
-        study.replicate(tmp_path / "nowhere")
-    with FileLock(study.EXECUTED.with_suffix(".lock")), pytest.raises(BusyError):
-        study.replicate(None)
+        book.replicate(tmp_path / "nowhere")
+    with FileLock(book.EXECUTED.with_suffix(".lock")), pytest.raises(BusyError):
+        book.replicate(None)
     assert page.exists()

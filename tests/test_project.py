@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from n2n.study import STUDY_PAGES
+from n2n.notebooks import STUDY_PAGES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
