@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n import metrics
 from n2n.anomalib_models import fit_anomalib, see
 from n2n.baseline_settings import (
     GANS,
@@ -39,7 +38,7 @@ from n2n.device import (
 )
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
-from n2n.measurement import about_data, hidden_alike, hidden_defects
+from n2n.measurement import about_data, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
 from n2n.records import (
     Record,
@@ -187,20 +186,9 @@ def score(
 
 
 def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
-    labels, masks = images.labels.numpy(), images.masks.numpy()
     every = {"own": scores, **image_scores(maps)}
     return {
-        "metrics": {
-            "image": metrics.image_metrics(scores.numpy(), labels),
-            "pixel": metrics.pixel_metrics(maps.numpy(), masks),
-        },
-        "intervals": {
-            "image": metrics.bootstrap_image(scores.numpy(), labels),
-            "pixel": metrics.bootstrap_pixel(maps.numpy(), masks),
-        },
-        "image_scores": {
-            name: metrics.image_metrics(values.numpy(), labels) for name, values in every.items()
-        },
+        **measure_test(images, maps, every, "own"),
         "hidden_defects": hidden_defects(images, maps),
         "hidden_alike": hidden_alike(images, maps),
     }

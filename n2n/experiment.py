@@ -196,9 +196,12 @@ def _run(
     (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
-    content = measure_test(images, detected, settings)
+    every_score = image_scores(detected.scored)
+    content = measure_test(images, detected.maps, every_score, settings.image_score)
     content |= {
-        "untrained": point_metrics(images, untrained, settings),
+        "untrained": point_metrics(
+            images, untrained.maps, image_scores(untrained.scored)[settings.image_score]
+        ),
         "trivial": trivial_metrics(images, settings),
         "reconstruction": reconstruction_errors(images, detected),
         "peak_in_defect": {

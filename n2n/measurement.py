@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, image_scores
-from n2n.settings import IMAGE_SCORES, Settings
+from n2n.settings import IMAGE_SCORES
 from n2n.synthetic import synthetic_defects
 
 MARGIN = (
@@ -170,26 +171,27 @@ def development_metrics(development: Category, detected: Detection) -> dict[str,
     return found
 
 
-def point_metrics(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
-    """The metrics of the images, by the chosen score, and of the pixels; from 0 to 1."""
-    scores = image_scores(detected.scored)[settings.image_score]
+def point_metrics(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
+    """The metrics of the test images, by their scores (N,), and of the pixels; from 0 to 1."""
     return {
         "image": metrics.image_metrics(scores.numpy(), images.labels.numpy()),
-        "pixel": metrics.pixel_metrics(detected.maps.numpy(), images.masks.numpy()),
+        "pixel": metrics.pixel_metrics(maps.numpy(), images.masks.numpy()),
     }
 
 
-def measure_test(images: Category, detected: Detection, settings: Settings) -> dict[str, Any]:
-    """The metrics with their bootstrap intervals, and those of every image score."""
+def measure_test(
+    images: Category, maps: Tensor, every_score: dict[str, Tensor], chosen: str
+) -> dict[str, Any]:
+    """The metrics by the chosen score with their bootstrap intervals, and those of every score."""
     labels = images.labels.numpy()
-    every_score = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
     return {
-        "metrics": point_metrics(images, detected, settings),
+        "metrics": point_metrics(images, maps, every_score[chosen]),
         "intervals": {
-            "image": metrics.bootstrap_image(every_score[settings.image_score], labels),
-            "pixel": metrics.bootstrap_pixel(detected.maps.numpy(), images.masks.numpy()),
+            "image": metrics.bootstrap_image(every_score[chosen].numpy(), labels),
+            "pixel": metrics.bootstrap_pixel(maps.numpy(), images.masks.numpy()),
         },
         "image_scores": {
-            name: metrics.image_metrics(scores, labels) for name, scores in every_score.items()
+            name: metrics.image_metrics(scores.numpy(), labels)
+            for name, scores in every_score.items()
         },
     }

@@ -19,8 +19,8 @@ from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.paper import printed_cells
 from n2n.records import Record, find_records
-from n2n.sensitivity import BASE, changes, in_study, label, own_records
-from n2n.settings import DETECTION, PRESETS, Settings, settings_from_dict
+from n2n.sensitivity import BASE, in_study, label, own_records
+from n2n.settings import DETECTION, PRESETS, Settings, changes, settings_from_dict
 from n2n.tables import runs_of
 
 # A change of these is named in the figure of `quality_figure`
@@ -45,7 +45,7 @@ def trace_figure(results: Path, category: str) -> Figure:
         for record, trace in traced(results)
         if record.key.category == category
         and record.key.seed == 0
-        and set(changes(settings_from_dict(record.content["settings"]))) <= {"learning_rate"}
+        and set(changes(settings_from_dict(record.content["settings"]), BASE)) <= {"learning_rate"}
     ]
     chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
     for number, (record, trace) in enumerate(chosen):
@@ -153,7 +153,7 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
         parts = sorted({(record.key.dataset, record.key.category) for record in records})
         runs = [run for part in parts for run in runs_of(records, *part, PRESETS["replication"])]
     else:
-        runs = [r for r in records if not changes(settings_from_dict(r.content["settings"]))]
+        runs = [r for r in records if not changes(settings_from_dict(r.content["settings"]), BASE)]
     rows = []
     for record in runs:
         content = record.content
@@ -191,7 +191,7 @@ def quality_figure(results: Path) -> Figure:
     rows = []
     for record in own_records(results):
         settings = settings_from_dict(record.content["settings"])
-        changed = changes(settings)
+        changed = changes(settings, BASE)
         if "reconstruction" not in record.content or not in_study(settings):
             continue
         if changed.keys() & DETECTION or settings.learning_rate < 1e-5:

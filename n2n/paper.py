@@ -63,15 +63,6 @@ def printed_cells() -> pd.DataFrame:
     return _cells().copy()
 
 
-def printed(table: int, category: str, column: str, level: str) -> float:
-    """One cell of Tables 1-5: AUROC in percent.
-
-    Raises:
-        N2NError: the tables have no such cell.
-    """
-    return float(_exact(table, category, column, level))
-
-
 def _exact(table: int, category: str, column: str, level: str) -> Decimal:
     found = _select(f"{table}:{category}:{column}:{level}")
     if len(found) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ from n2n.paper import label
 from n2n.plan import Run, run_of
 from n2n.records import Record, read_record
 from n2n.settings import PRESETS, make_settings
-from n2n.tables import escape_markdown, own_cells, wanted_settings
+from n2n.tables import own_cells, wanted_settings
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -155,6 +156,11 @@ def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
             missing[f"not run: {label(cell.category)}, {label(cell.column)}"] = run.command
     commands = done | missing
     return pd.DataFrame({"run record": list(commands), "command": list(commands.values())})
+
+
+def escape_markdown(text: str) -> str:
+    """A name of a folder as plain text of a page, whatever characters it has."""
+    return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
 
 
 def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:

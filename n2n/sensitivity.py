@@ -21,7 +21,7 @@ from n2n.errors import N2NError
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, find_records
-from n2n.settings import DETECTION, Settings, make_settings, settings_from_dict
+from n2n.settings import DETECTION, Settings, changes, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
@@ -44,21 +44,11 @@ WORDS: dict[str, dict[Any, str]] = {
 }
 
 
-def changes(settings: Settings, base: Settings = BASE) -> dict[str, Any]:
-    """The settings that differ from the base's, by name."""
-    there = base.as_dict()
-    return {
-        name: value
-        for name, value in settings.as_dict().items()
-        if name != "preset" and value != there[name]
-    }
-
-
 def label(changed: dict[str, Any]) -> str:
     """A short name of a variant for a reader: 'λ = 0.2', 'learning rate 0.0001'."""
     if not changed:
         return "the base"
-    if changed == changes(_small_paper()):
+    if changed == changes(_small_paper(), BASE):
         return "preset paper, 40 epochs"
     parts = []
     for name, value in changed.items():

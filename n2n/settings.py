@@ -226,29 +226,33 @@ def settings_from_dict(values: dict[str, Any]) -> Settings:
     return make_settings(values["preset"], **others)
 
 
+def changes(settings: Settings, base: Settings | None = None) -> dict[str, Any]:
+    """The settings that differ from the base's, by default from their preset's, by name."""
+    there = (base or PRESETS[settings.preset]).as_dict()
+    return {
+        name: value
+        for name, value in settings.as_dict().items()
+        if name != "preset" and value != there[name]
+    }
+
+
 def same_training(one: Settings, other: Settings) -> bool:
     """Whether two sets of settings differ in nothing but the use of the trained network."""
-    here, there = one.as_dict(), other.as_dict()
-    return all(here[name] == there[name] for name in here.keys() - DETECTION - {"preset"})
+    return changes(one, other).keys() <= DETECTION
 
 
 def command_options(settings: Settings) -> list[str]:
     """The options of ``n2n run`` that give these settings, not yet quoted for a shell."""
-    base = PRESETS[settings.preset].as_dict()
     options = ["--preset", settings.preset]
-    for name, value in settings.as_dict().items():
-        if value != base[name]:
-            options += ["--set", f"{name}={json.dumps(value, separators=(',', ':'))}"]
+    for name, value in changes(settings).items():
+        options += ["--set", f"{name}={json.dumps(value, separators=(',', ':'))}"]
     return options
 
 
 def variant(settings: Settings) -> str:
     """The preset and whatever departs from it, as a folder's name: ``replication_noise-0.2``."""
-    base = PRESETS[settings.preset].as_dict()
     changed = [
-        f"{name.replace('_', '-')}-{_short(value)}"
-        for name, value in settings.as_dict().items()
-        if value != base[name]
+        f"{name.replace('_', '-')}-{_short(value)}" for name, value in changes(settings).items()
     ]
     return "_".join([settings.preset, *changed])
 

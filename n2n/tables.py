@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import re
 from pathlib import Path
 from typing import Any
 
@@ -379,11 +378,6 @@ def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> li
         path.write_text(to_markdown(frame))
         written.append(path)
     return written
-
-
-def escape_markdown(text: str) -> str:
-    """A name of a folder as plain text of a page, whatever characters it has."""
-    return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n import metrics
 from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import anomaly_map, image_scores
 from n2n.gans import Found
 from n2n.loss import gaussian_filter
+from n2n.measurement import point_metrics
 from n2n.settings import Settings
 
 BLUR = 4.0  # pixels, of the blurred image
@@ -82,9 +82,5 @@ def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
                 for x0 in map(normalise, torch.split(images.test, 8))
             ]
         )
-        scores = image_scores(maps)[settings.image_score].numpy()
-        found[name] = {
-            "image": metrics.image_metrics(scores, images.labels.numpy()),
-            "pixel": metrics.pixel_metrics(maps.numpy(), images.masks.numpy()),
-        }
+        found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])
     return found

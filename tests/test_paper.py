@@ -7,7 +7,7 @@ import math
 import pytest
 
 from n2n.errors import N2NError
-from n2n.paper import PAPER_LABELS, audit, printed, printed_cells
+from n2n.paper import PAPER_LABELS, _exact, audit, printed_cells
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_cells_as_in_the_paper(
     cells = printed_cells().set_index(["table", "category", "column", "level"])
     cell = cells.loc[(table, category, column, level)]
     assert cell["printed"] == text
-    assert cell["value"] == printed(table, category, column, level) == float(text)
+    assert cell["value"] == float(text)
 
 
 def test_every_cell_once() -> None:
@@ -54,7 +54,7 @@ def test_every_cell_once() -> None:
 def test_changing_the_cells_changes_no_later_answer() -> None:
     cells = printed_cells()
     cells["printed"] = ""
-    assert printed(1, "tubes", "Ours", "image") == 94.16
+    assert "94.16" in set(printed_cells()["printed"])
 
 
 def test_labels_and_columns() -> None:
@@ -71,7 +71,7 @@ def test_labels_and_columns() -> None:
 
 def test_an_unknown_cell_is_named() -> None:
     with pytest.raises(N2NError, match="no cell tubes, Ours, pixel in Table 1"):
-        printed(1, "tubes", "Ours", "pixel")
+        _exact(1, "tubes", "Ours", "pixel")
 
 
 def failing(kind: str) -> dict[str, tuple[str, str, float]]:

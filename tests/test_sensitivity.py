@@ -14,7 +14,7 @@ from n2n import beyond, mechanism, sensitivity
 from n2n.baseline_settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import RunKey, write_record
-from n2n.settings import Settings, make_settings, variant
+from n2n.settings import Settings, changes, make_settings, variant
 
 
 def record(
@@ -213,12 +213,12 @@ def test_tables_from_records(results: Path) -> None:
     ],
 )
 def test_labels(changed: dict[str, object], expected: str) -> None:
-    assert sensitivity.label(sensitivity.changes(small(**changed))) == expected
+    assert sensitivity.label(changes(small(**changed), sensitivity.BASE)) == expected
 
 
 def test_the_literal_paper_has_a_name() -> None:
     paper = make_settings("paper", image_size=128, width=16, epochs=40, t_max=40)
-    assert sensitivity.label(sensitivity.changes(paper)) == "preset paper, 40 epochs"
+    assert sensitivity.label(changes(paper, sensitivity.BASE)) == "preset paper, 40 epochs"
 
 
 def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:

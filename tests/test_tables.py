@@ -13,12 +13,12 @@ from n2n import figures, report
 from n2n.baseline_settings import make_baseline_settings
 from n2n.baseline_tables import baselines_beside_paper, costs
 from n2n.records import RunKey, write_record
+from n2n.report import escape_markdown
 from n2n.settings import make_settings, variant
 from n2n.tables import (
     compare,
     compare_all,
     coverage,
-    escape_markdown,
     ours_beside_paper,
     own_measurements,
     scores_beside_paper,
