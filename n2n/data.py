@@ -12,7 +12,7 @@ import contextlib
 import csv
 import hashlib
 import math
-import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +28,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2n.errors import N2NError, reason
-from n2n.files import write_whole
+from n2n.files import cores, write_whole
+
+# `_open` refuses such an image in a sentence of its own
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 # What a pixel depends on beside its file; raise the number where a decoder here changes.
@@ -225,7 +228,6 @@ def load_category(
                 samples, f"{label}: reading images", progress,
             )
         )  # fmt: skip
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
         defective = [(s.mask, s.image) for s in listing.test if s.mask is not None]
         drawn = iter(
             _parallel(
@@ -238,8 +240,8 @@ def load_category(
         ]
         count = len(listing.train)
         tensors = {
-            "train": stacked[:count].clone(),
-            "test": stacked[count:].clone(),
+            "train": _stacked(images[:count]),
+            "test": _stacked(images[count:]),
             "masks": torch.from_numpy(np.stack(masks)),
         }
         if stored is not None:
@@ -254,6 +256,10 @@ def load_category(
         defects=tuple(sample.defect for sample in listing.test),
         fingerprint=fingerprint,
     )
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def check(root: Path, *, progress: bool = True) -> list[CategoryReport]:
@@ -452,7 +458,7 @@ def _parallel(
 ) -> Iterator[Result]:
     """Map with a thread per core (Pillow and hashing release the lock), in order, with a bar."""
     items = list(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(function, items)
         yield from tqdm(
             results, total=len(items), desc=label, unit="file", disable=not progress, leave=False

@@ -31,6 +31,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from n2n.errors import N2NError, reason
+from n2n.files import cores
 
 VERSION = 1  # of the images; a change that alters a pixel increases it
 DEFECTS = {
@@ -484,7 +485,7 @@ def generate(
         if count < 1:
             raise N2NError(f"{name} is {count}; it must be at least 1.")
     made = {"version": VERSION, "seed": seed, "size": size, **counts}
-    workers = workers or min(os.cpu_count() or 1, 8)
+    workers = workers or min(cores(), 8)
 
     root = directory / "demo"
     try:

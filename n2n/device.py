@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from n2n.errors import N2NError
+from n2n.files import cores
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -130,8 +131,7 @@ def describe(device: torch.device) -> str:
     """The device in words, for a run record."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores = len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else psutil.cpu_count()
-    return f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {cores()} cores, {torch.get_num_threads()} threads"
 
 
 def _processor() -> str:

@@ -1,11 +1,14 @@
-"""Files that are either whole or not there, whatever moment the program ends at."""
+"""Files that are either whole or not there, and the cores that read and write them."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -23,3 +26,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def cores() -> int:
+    """How many processor cores this process may use, of which a Slurm job has only some."""
+    allowed = psutil.Process().cpu_affinity() if sys.platform == "linux" else None
+    return len(allowed) if allowed else psutil.cpu_count() or 1
