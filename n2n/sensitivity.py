@@ -233,21 +233,34 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def effects_table(found: pd.DataFrame) -> pd.DataFrame:
-    """The effects as text, a row per variant, a column per category and level."""
+def effects_table(found: pd.DataFrame, narrow: bool = False) -> pd.DataFrame:
+    """The effects as text, a row per variant, a column per category and level.
+
+    ``narrow`` gives each level a row instead, for a place that has no room for eight columns.
+    """
     text = [
         f"{row.effect:+.1f}"
         + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.high - row.low > 0.05 else "")
         for row in found.itertuples()
     ]
-    column = found["category"].str.replace("_", " ") + ", " + found["level"].map(LEVELS)
-    wide = found.assign(text=text, column=column).pivot(
-        index="variant", columns="column", values="text"
-    )
+    level = found["level"].map(LEVELS)
+    column = found["category"].str.replace("_", " ")
     largest = found.groupby("variant")["effect"].apply(lambda values: values.abs().max())
-    wide = wide.loc[largest.sort_values(ascending=False).index].fillna("")
-    wide.columns.name = None
-    return wide.reset_index()
+    order = largest.sort_values(ascending=False).index
+    if narrow:
+        table = found.assign(text=text, column=column, level=level).pivot(
+            index=["variant", "level"], columns="column", values="text"
+        )
+        table = table.reindex([(v, name) for v in order for name in LEVELS.values()]).dropna(
+            how="all"
+        )
+    else:
+        table = found.assign(text=text, column=column + ", " + level).pivot(
+            index="variant", columns="column", values="text"
+        )
+        table = table.loc[order]
+    table.columns.name = None
+    return table.fillna("").reset_index()
 
 
 def base_table(results: Path) -> pd.DataFrame:

@@ -182,6 +182,10 @@ def test_tables_from_records(results: Path) -> None:
     assert list(table.columns[1:]) == [
         f"metal plate, {level}" for level in sensitivity.LEVELS.values()
     ]
+    narrow = sensitivity.effects_table(sensitivity.effects(results), narrow=True)
+    assert list(narrow.columns) == ["variant", "level", "metal plate"]
+    assert list(narrow["level"]) == 2 * list(sensitivity.LEVELS.values())
+    assert narrow["metal plate"][1] == table["metal plate, test images"][0]
     scores = sensitivity.development_table(results, make_settings("replication"))
     assert list(scores["test images"]) == ["99.0", "60.0", "99.0"]  # of the one run at full size
     assert list(scores["seeds"]) == [1, 1, 1]

@@ -129,7 +129,7 @@ def card(row: dict[str, str]) -> list[str]:
         found = effects_of(row, base)
         if not found.empty:
             lines += [f"Change of AUROC in points, {where}:", ""]
-            lines += [*to_markdown(effects_table(found)).splitlines(), ""]
+            lines += [*to_markdown(effects_table(found, narrow=True)).splitlines(), ""]
     return [*lines, "::::", ""]
 
 
