@@ -186,7 +186,6 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
         decode_image(path, 64)
 
 
-@pytest.mark.filterwarnings("ignore:Image size")
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "bomb.png", np.zeros((100, 100), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
