@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from n2n.errors import N2NError
 from n2n.settings import check_kind, short_number
@@ -35,6 +35,7 @@ BACKBONES = {
 # Describable Textures Dataset of its paper, which the user brings.
 TEXTURES = ("textures-3", "textures-dtd")
 DTD_ARCHIVE, DTD_FOLDER = "dtd-r1.0.1.tar.gz", "dtd"  # which the archive unpacks to
+Quantity = Literal["brightness", "saturation", "detail"]  # see `n2n.trivial.MeanQuantity`
 NOTHING = "own"  # a network that is trained from nothing but the normal images
 LABELS = {
     EMBEDDED: "EfficientNet-Lite0", "resnet18": "ResNet-18", "wide-resnet50-2": "WideResNet-50-2",
@@ -51,7 +52,8 @@ class Method:
     own: str  # the one its own paper reports with; another makes another method
     epochs: int = 0  # 0: nothing is trained by gradients
     batch_size: int = 8
-    score: str = "max"  # which of `n2n.detection.image_scores` its own image score comes nearest to
+    # Which of `n2n.detection.image_scores` its own image score comes nearest to; '': none
+    score: str = "max"
 
 
 METHODS = {
@@ -64,8 +66,9 @@ METHODS = {
     # 100 epochs are neither paper's: see `n2n.gans`
     "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean"),
     "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean"),
-    # Of no paper: what an image tells from afar; see `n2n.trivial`
+    # Of no paper: what an image tells without a look at a defect; see `n2n.trivial`
     "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
+    "image-mean": Method("Mean of the image", (NOTHING,), NOTHING, score=""),
 }
 GANS = ("skip-ganomaly", "dagan")
 # What a method has learned from: `n2n.baseline_tables.costs`
@@ -90,6 +93,7 @@ class BaselineSettings:
     epochs: int | None = None
     batch_size: int | None = None
     side: int = 8  # nearest thumbnail: pixels along each side
+    quantity: Quantity = "brightness"  # mean of the image: of what
 
     def __post_init__(self) -> None:
         """Fill in the method's values; refuse unknown names and values out of range."""
@@ -105,6 +109,7 @@ class BaselineSettings:
         for name in ("image_size", "neighbours", "epochs", "batch_size", "side"):
             check_kind(name, getattr(self, name), int)
         check_kind("coreset", self.coreset, float)
+        check_kind("quantity", self.quantity, Quantity)
         if self.backbone not in method.backbones:
             raise N2NError(
                 f"There is no backbone {self.backbone!r} for {self.method}; choose one of "
@@ -142,8 +147,7 @@ class BaselineSettings:
     def variant(self) -> str:
         """The backbone and what departs from the defaults, as a folder's name."""
         return self.source + "".join(
-            f"_{name.replace('_', '-')}-{short_number(value)}"
-            for name, value in self.changed().items()
+            f"_{name.replace('_', '-')}-{_short(value)}" for name, value in self.changed().items()
         )
 
     def changed(self) -> dict[str, Any]:
@@ -154,6 +158,10 @@ class BaselineSettings:
             for name, value in asdict(self).items()
             if name not in ("method", "backbone") and value != base[name]
         }
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else short_number(value)
 
 
 def family(settings: dict[str, Any]) -> str:
@@ -177,6 +185,8 @@ def known_settings(method: str) -> set[str]:
         names |= {"coreset", "neighbours"}
     if method == "thumbnail":
         names |= {"side"}
+    if method == "image-mean":
+        names |= {"quantity"}
     if METHODS[method].epochs:
         names |= {"epochs", "batch_size"}
     return names
@@ -229,7 +239,7 @@ def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool
         if "epochs" in changed:
             parts.append(f"{run.epochs} of {method.epochs} epochs")
         parts += [
-            f"{name.replace('_', ' ')} {value:g}"
+            f"{name.replace('_', ' ')} {_short(value)}"
             for name, value in changed.items()
             if name != "epochs"
         ]

@@ -49,11 +49,11 @@ from n2n.records import (
     provenance,
     write_record,
 )
-from n2n.trivial import NearestThumbnail
+from n2n.trivial import MeanQuantity, NearestThumbnail
 
 BATCH = 8
 ANOMALIB = ("anomalib", "timm", "torchvision")
-OF_ANOMALIB = METHODS.keys() - {*GANS, "thumbnail"}
+OF_ANOMALIB = METHODS.keys() - {*GANS, "thumbnail", "image-mean"}
 
 
 def run_baseline(
@@ -165,6 +165,8 @@ def fit(
         return fit_gan(images, settings, seed, device, precision, progress)
     if settings.method == "thumbnail":
         return NearestThumbnail(images, settings.side).to(device)
+    if settings.method == "image-mean":
+        return MeanQuantity(images, settings.quantity).to(device)
     return fit_anomalib(images, settings, seed, device, weights, precision, progress)
 
 

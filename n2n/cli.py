@@ -109,7 +109,7 @@ def check(root: Path) -> None:
     default="n2n",
     show_default=True,
     help="n2n, or a baseline: padim, patchcore, cflow, fastflow, rd4ad, draem, skip-ganomaly, "
-    "dagan, thumbnail.",
+    "dagan, thumbnail, image-mean.",
 )
 @click.option(
     "--backbone",

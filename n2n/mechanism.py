@@ -270,6 +270,30 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def image_mean_table(results: Path) -> pd.DataFrame:
+    """Image-level AUROC (percent) of one number of each image; see `n2n.trivial.MeanQuantity`.
+
+    By the number itself, whole and with what each mask covers left out of both images of a pair,
+    and by its distance from the training images'. Below 50 the bad ones have less of it.
+    """
+    rows = [
+        {
+            "category": record.key.category.replace("_", " "),
+            "mean of": record.content["settings"]["quantity"],
+            "more of it": f"{100 * record.content['image_scores']['mean']['auroc']:.1f}",
+            "more of it, defects hidden": f"{100 * record.content['hidden_alike']['mean']:.1f}",
+            "farther from the training images": f"{100 * record.metric('image'):.1f}",
+        }
+        for record in find_records(results)
+        if record.key.method == "image-mean"
+    ]
+    columns = [
+        "category", "mean of", "more of it", "more of it, defects hidden",
+        "farther from the training images",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
 def masks_table(results: Path) -> pd.DataFrame:
     """How large the masks are, in percent: of the image, and of all defective pixels.
 

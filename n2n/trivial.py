@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n.corruption import normalise
+from n2n.baseline_settings import Quantity
+from n2n.corruption import normalise, to_unit
 from n2n.data import Category
 from n2n.detection import anomaly_map, image_scores
 from n2n.gans import Found
@@ -22,6 +23,7 @@ from n2n.measurement import point_metrics
 from n2n.settings import Settings
 
 BLUR = 4.0  # pixels, of the blurred image
+FINE = 2.0  # pixels: detail is what a Gaussian filter of this width takes away
 
 
 class NearestThumbnail(nn.Module):
@@ -55,6 +57,44 @@ class NearestThumbnail(nn.Module):
         apart = (seen - self.known[nearest]).square().mean(1)
         maps = F.interpolate(apart[:, None], size=x0.shape[-2:])[:, 0]
         return Found(maps, apart.mean((1, 2)))
+
+
+class MeanQuantity(nn.Module):
+    """How far one number of an image, the mean of a quantity, is from that of the training images.
+
+    No defect can be found by it; whoever is told apart by it, is so by how the picture was taken.
+    The map is the quantity itself, from 0 to 1; the score is the absolute difference of its mean
+    from the mean over the training images.
+
+    Args:
+        images: the normal training images, uint8, (N, 3, S, S).
+        quantity: 'brightness', the mean of the three colours; 'saturation', the largest less the
+            smallest of them; 'detail', how far they are from their Gaussian-weighted mean nearby.
+    """
+
+    usual: Tensor
+
+    def __init__(self, images: Tensor, quantity: Quantity) -> None:
+        super().__init__()
+        self.quantity = quantity
+        parts = [self.measure(normalise(part)).mean((1, 2)) for part in torch.split(images, 64)]
+        self.register_buffer("usual", torch.cat(parts).mean())
+
+    def measure(self, x0: Tensor) -> Tensor:
+        """The quantity at each pixel of normalised images, (N, 3, S, S) to (N, S, S)."""
+        colours = to_unit(x0)
+        match self.quantity:
+            case "brightness":
+                return colours.mean(1)
+            case "saturation":
+                return colours.amax(1) - colours.amin(1)
+            case "detail":
+                return (colours - gaussian_filter(colours, FINE, "reflect")).abs().mean(1)
+
+    def forward(self, x0: Tensor) -> Found:
+        """Normalised images, (N, 3, S, S), to maps, (N, S, S), and scores."""
+        maps = self.measure(x0)
+        return Found(maps, (maps.mean((1, 2)) - self.usual).abs())
 
 
 @torch.inference_mode()

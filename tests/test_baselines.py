@@ -9,12 +9,14 @@ import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from sklearn.neighbors import NearestNeighbors
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +26,7 @@ from n2n import anomalib_models
 from n2n.baseline_settings import (
     METHODS,
     BaselineSettings,
+    Quantity,
     make_baseline_settings,
     row_label,
 )
@@ -101,6 +104,8 @@ def test_the_core_does_not_import_the_extra() -> None:
         ("draem", {"backbone": "resnet18"}, "no backbone 'resnet18' for draem"),
         ("dagan", {"backbone": "resnet18"}, "no backbone 'resnet18' for dagan"),
         ("skip-ganomaly", {"coreset": 0.1}, "no setting 'coreset' of skip-ganomaly"),
+        ("image-mean", {"quantity": "hue"}, "quantity=hue must be one of brightness, saturation"),
+        ("thumbnail", {"quantity": "detail"}, "no setting 'quantity' of thumbnail"),
         ("patchcore", {"noise": 0.3}, "no setting 'noise' of patchcore"),
         ("patchcore", {"image_size": 100}, "multiple of 32"),
     ],
@@ -112,6 +117,7 @@ def test_refused(method: str, changes: dict[str, object], message: str) -> None:
 
 def test_variants_bear_the_backbone() -> None:
     assert make_baseline_settings("padim").variant == "efficientnet-lite0"
+    assert make_baseline_settings("image-mean", quantity="detail").variant == "own_quantity-detail"
     changed = make_baseline_settings("patchcore", backbone="resnet18", coreset=0.1)
     assert changed.variant == "resnet18_coreset-0.1"
 
@@ -153,6 +159,23 @@ def test_the_nearest_thumbnail_is_scikit_learns(images: torch.Tensor) -> None:
     expected = ((cells[5] - cells[nearest[5, 0]]) ** 2).mean(0)
     assert maps[5, 8::16, 8::16].numpy() == pytest.approx(expected, abs=1e-6)
     assert torch.equal(maps[:, :16, :16].amin((1, 2)), maps[:, :16, :16].amax((1, 2)))
+
+
+@pytest.mark.parametrize("quantity", get_args(Quantity))
+def test_the_mean_of_a_quantity_is_scipys(quantity: Quantity, images: torch.Tensor) -> None:
+    settings = make_baseline_settings("image-mean", image_size=64, quantity=quantity)
+    maps, scores = score(
+        fit(images[:4], settings, 0, CPU, progress=False), images, settings, CPU, progress=False
+    )
+    colours = images.double().numpy() / 255
+    expected = {
+        "brightness": colours.mean(1),
+        "saturation": np.ptp(colours, axis=1),
+        "detail": abs(colours - gaussian_filter(colours, (0, 0, 2, 2), mode="mirror")).mean(1),
+    }[quantity]
+    assert maps.numpy() == pytest.approx(expected, abs=1e-6)
+    means = expected.mean((1, 2))
+    assert scores.numpy() == pytest.approx(abs(means - means[:4].mean()), abs=1e-6)
 
 
 @needs_anomalib
