@@ -142,6 +142,25 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     ]
 
 
+def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> None:
+    settings = make_baseline_settings("image-mean", quantity="detail")
+    content = {
+        "metrics": {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.5}},
+        "intervals": {"image": {"auroc": (0.6, 0.8)}, "pixel": {"auroc": (0.4, 0.6)}},
+        "image_scores": {"mean": {"auroc": 0.2}},
+        "hidden_defects": {"mean": 0.1},
+        "hidden_alike": {"mean": 0.3},
+        "settings": asdict(settings),
+    }
+    write_record(
+        RunKey("VisA", "pcb1", "image-mean", settings.variant, 0), tmp_path, content, lambda _: None
+    )
+    assert mechanism.image_mean_table(tmp_path).to_numpy().tolist() == [
+        ["pcb1", "detail", "20.0", "30.0", "70.0"]
+    ]
+    assert mechanism.hidden_defects(tmp_path).empty
+
+
 def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     record(results, make_settings("replication"), 0.97, seed=1)
     record(results, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
