@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 IMAGE_KEYS = ("auroc", "ap", "f1max")
 PIXEL_KEYS = (*IMAGE_KEYS, "aupro")
 FPR_LIMIT = 0.3  # of AUPRO; Bergmann et al. 2021
+TAILS = (0.025, 0.975)  # between which 95 % of the draws of a bootstrap lie
 
 
 def auroc(scores: Scores, labels: Labels) -> float:
@@ -126,10 +127,9 @@ def bootstrap_image(
     labels: Labels,
     *,
     repeats: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `image_metrics` over images drawn with replacement.
+    """95 % percentile intervals of `image_metrics` over images drawn with replacement.
 
     Normal and anomalous images are drawn apart: a data set fixes their numbers, on which average
     precision and F1 depend, and no draw can lack a class.
@@ -138,7 +138,6 @@ def bootstrap_image(
         scores: (N,), larger is more anomalous.
         labels: (N,), True is anomalous.
         repeats: number of draws.
-        confidence: share of the draws inside the interval.
         seed: of the draws.
 
     Returns:
@@ -151,7 +150,7 @@ def bootstrap_image(
     distinct, place = np.unique(-scores, return_inverse=True)
     bins = place[:, None] == np.arange(len(distinct))
     counts = np.stack([bins & ~labels[:, None], bins & labels[:, None]]).astype(np.float64)
-    return _intervals(counts, labels, FPR_LIMIT, repeats, confidence, seed)
+    return _intervals(counts, labels, FPR_LIMIT, repeats, seed)
 
 
 def bootstrap_difference(
@@ -160,10 +159,9 @@ def bootstrap_difference(
     labels: Labels,
     *,
     repeats: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the change of AUROC between two detectors of the same images.
+    """95 % percentile interval of the change of AUROC between two detectors of the same images.
 
     Both see the same draws of images, so what makes an image easy for both cancels.
 
@@ -172,7 +170,6 @@ def bootstrap_difference(
         others: (K, N), of K runs of the other. The change is the mean of K differences.
         labels: (N,), True is anomalous.
         repeats: number of draws, as in `bootstrap_image`.
-        confidence: share of the draws inside the interval.
         seed: of the draws.
 
     Returns:
@@ -192,7 +189,7 @@ def bootstrap_difference(
     weights = _draws(labels, repeats, seed)
     changes = np.einsum("rp,pn,rn->r", weights[:, labels], ordered, weights[:, ~labels])
     changes /= len(ones) * ordered.size
-    low, high = np.quantile(changes, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(changes, TAILS)
     return float(low), float(high)
 
 
@@ -202,11 +199,10 @@ def bootstrap_pixel(
     *,
     repeats: int = 500,
     bins: int = 4096,
-    confidence: float = 0.95,
     seed: int = 0,
     fpr_limit: float = FPR_LIMIT,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `pixel_metrics` over whole images drawn with replacement.
+    """95 % percentile intervals of `pixel_metrics` over whole images drawn with replacement.
 
     Images with and without a defect are drawn apart. Pixels of one image are not independent, so
     an image is drawn or left as a whole: its pixels are counted once in bins of scores, and a draw
@@ -217,7 +213,6 @@ def bootstrap_pixel(
         masks: (N, H, W), True is anomalous.
         repeats: number of draws.
         bins: half of them at even shares of the positives, half at even shares of the negatives.
-        confidence: share of the draws inside the interval.
         seed: of the draws.
         fpr_limit: up to which false-positive rate AUPRO is taken.
 
@@ -236,7 +231,7 @@ def bootstrap_pixel(
         counts[1, index] = np.bincount(place[mask], minlength=length)
         counts[2, index] = np.bincount(place[mask], _region_shares(mask), length)
     anomalous: Labels = np.any(masks, axis=(1, 2))
-    return _intervals(counts, anomalous, fpr_limit, repeats, confidence, seed)
+    return _intervals(counts, anomalous, fpr_limit, repeats, seed)
 
 
 def _checked(
@@ -389,10 +384,9 @@ def _intervals(
     anomalous: Labels,
     fpr_limit: float,
     repeats: int,
-    confidence: float,
     seed: int,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `_measure` over draws of images, each class apart.
+    """95 % percentile intervals of `_measure` over draws of images, each class apart.
 
     Args:
         counts: (2 or 3, N, K), of each image in bins of falling score: negatives, positives and,
@@ -400,7 +394,6 @@ def _intervals(
         anomalous: (N,), the class of each image.
         fpr_limit: up to which false-positive rate AUPRO is taken.
         repeats: number of draws.
-        confidence: share of the draws inside the interval.
         seed: of the draws.
     """
     weights = _draws(anomalous, repeats, seed)
@@ -419,9 +412,8 @@ def _intervals(
                     fpr_limit,
                 )
             )
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
     for key in parts[0]:
-        low, high = np.quantile(np.concatenate([part[key] for part in parts]), tails)
+        low, high = np.quantile(np.concatenate([part[key] for part in parts]), TAILS)
         intervals[key] = float(low), float(high)
     return intervals

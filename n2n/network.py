@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8
+REDUCTION, LEAST = 8, 4  # squeeze and excitation: an eighth of the channels, but four at least
 
 
 def conv1x1(inputs: int, outputs: int) -> nn.Conv2d:
@@ -45,9 +46,9 @@ class ResidualAttention(nn.Module):
     and weighs its channels by global pooling (squeeze and excitation).
     """
 
-    def __init__(self, inputs: int, outputs: int, reduction: int = 8) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        squeezed = max(outputs // reduction, 4)
+        squeezed = max(outputs // REDUCTION, LEAST)
         self.identity = conv1x1(inputs, outputs)
         self.residual = nn.Sequential(
             conv1x1(inputs, outputs),
@@ -78,9 +79,9 @@ class SKFF(nn.Module):
     positions' does not describe it: the weights are the same at every position.
     """
 
-    def __init__(self, channels: int, branches: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int, branches: int) -> None:
         super().__init__()
-        squeezed = max(channels // reduction, 4)
+        squeezed = max(channels // REDUCTION, LEAST)
         self.pool = GlobalMean()
         self.squeeze = nn.Sequential(nn.Conv2d(channels, squeezed, 1, bias=False), nn.PReLU())
         self.excite = nn.ModuleList(

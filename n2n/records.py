@@ -268,7 +268,7 @@ def provenance(*more: str) -> dict[str, Any]:
     Args:
         more: packages whose versions matter, too.
     """
-    packages = ("torch", "numpy", "pillow", "scikit-learn", *more)
+    packages = ("torch", "numpy", "pillow", *more)
     return {
         "n2n": version("n2n"),
         "commit": _commit(),

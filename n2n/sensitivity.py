@@ -238,27 +238,21 @@ def effects_table(found: pd.DataFrame, narrow: bool = False) -> pd.DataFrame:
 
     ``narrow`` gives each level a row instead, for a place that has no room for eight columns.
     """
-    text = [
+    table = found.assign(
+        column=found["category"].str.replace("_", " "), level=found["level"].map(LEVELS)
+    )
+    table["text"] = [
         f"{row.effect:+.1f}"
         + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.high - row.low > 0.05 else "")
         for row in found.itertuples()
     ]
-    level = found["level"].map(LEVELS)
-    column = found["category"].str.replace("_", " ")
-    largest = found.groupby("variant")["effect"].apply(lambda values: values.abs().max())
-    order = largest.sort_values(ascending=False).index
-    if narrow:
-        table = found.assign(text=text, column=column, level=level).pivot(
-            index=["variant", "level"], columns="column", values="text"
-        )
-        table = table.reindex([(v, name) for v in order for name in LEVELS.values()]).dropna(
-            how="all"
-        )
-    else:
-        table = found.assign(text=text, column=column + ", " + level).pivot(
-            index="variant", columns="column", values="text"
-        )
-        table = table.loc[order]
+    if not narrow:
+        table["column"] += ", " + table["level"]
+    largest = table.groupby("variant")["effect"].agg(lambda values: values.abs().max())
+    order = [*largest.sort_values(ascending=False).index, *LEVELS.values()]
+    table = table.pivot(
+        index=["variant", "level"] if narrow else "variant", columns="column", values="text"
+    ).sort_index(key=lambda names: names.map(order.index))
     table.columns.name = None
     return table.fillna("").reset_index()
 
@@ -273,9 +267,9 @@ def base_table(results: Path) -> pd.DataFrame:
             "level": LEVELS[level],
             "AUROC, %": f"{group['auroc'].mean():.1f}",
             "lowest to highest seed": f"{group['auroc'].min():.1f} to {group['auroc'].max():.1f}",
-            "untrained, %": f"{untrained:.1f}"
-            if (untrained := group["untrained"].mean()) > 0
-            else "",
+            "untrained, %": ""
+            if group["untrained"].isna().all()
+            else f"{group['untrained'].mean():.1f}",
             "seeds": len(group),
         }
         for (category, level), group in base.groupby(["category", "level"], sort=False)
