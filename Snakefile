@@ -28,7 +28,7 @@ from n2n.baseline_settings import METHODS
 from n2n.notebooks import STUDY_PAGES
 from n2n.plan import read_study
 from n2n.records import RECORD
-from n2n.settings import PRESETS
+from n2n.settings import changes
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = config.get("results", "results")
@@ -84,11 +84,11 @@ def of_table(number):
     cells = cells[cells["table"] == number]
     ours, others = set(), set()
     for dataset, category, column in zip(cells["dataset"], cells["category"], cells["column"]):
-        changes = wanted_settings(column, "replication")
-        if changes is None:
+        wanted = wanted_settings(column, "replication")
+        if wanted is None:
             others.add((dataset, category, column))
         else:
-            ours.add((dataset, category, variant(make_settings("replication", **changes))))
+            ours.add((dataset, category, variant(make_settings("replication", **wanted))))
     return done(
         folder
         for folder, run in RUNS.items()
@@ -109,15 +109,12 @@ EXPERIMENTS = [f"{PAGES}/experiment-{name}.ipynb" for name in SHOWN]
 
 def experiment(run):
     """The parameters of the experiment's notebook."""
-    base = PRESETS[run.settings.preset].as_dict()
-    changes = {name: v for name, v in run.settings.as_dict().items() if v != base[name]}
-    values = {
+    return {
         "data": images(run), "dataset": run.dataset, "category": run.category, "seed": run.seed,
-        "preset": run.settings.preset, "changes": changes, "trace": run.trace,
+        "preset": run.settings.preset, "changes": changes(run.settings), "trace": run.trace,
         "precision": run.precision,
         "device": config.get("device", "auto"), "results": str(home(run)),
     }  # fmt: skip
-    return values
 
 
 def notebook(name, output, parameters, *options):
