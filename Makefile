@@ -58,4 +58,4 @@ lock-baselines: $(READY)
 	@mv .lock.new requirements-baselines.lock
 
 clean:
-	rm -rf _build book/executed results/demo results/work
+	rm -rf _build book/executed results/demo results/work/images  # not the checkpoints

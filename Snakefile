@@ -19,7 +19,9 @@
 # deletes the outputs of a job that failed. A job's output is therefore an empty file beside its
 # record, and a run whose record is there is no job at all.
 
+import dataclasses
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -28,12 +30,15 @@ from n2n.baseline_settings import METHODS
 from n2n.notebooks import STUDY_PAGES
 from n2n.plan import read_study
 from n2n.records import RECORD
-from n2n.settings import changes
+from n2n.settings import PRESETS, changes, same_training
 
 STUDY = config.get("study", "studies/demo.yaml")
-RESULTS = config.get("results", "results")
+RESULTS = str(Path(config.get("results", "results")))  # as folders of runs are spelled
 DATA = config.get("data")
 SKIP = config.get("missing") == "skip"
+ON_GPU = config.get("device", "auto") not in ("cpu", "mps")
+if ":" in config.get("device", "auto"):
+    sys.exit("n2n: each run is given a GPU here; choose among them by CUDA_VISIBLE_DEVICES")
 DEMO = f"{RESULTS}/demo"  # the demonstration's records stay apart, as with `make replicate`
 DONE = ".done"
 PAGES = "book/executed"
@@ -77,7 +82,7 @@ def done(folders):
 def of_table(number):
     """The runs that a table shows."""
     from n2n.paper import printed_cells
-    from n2n.settings import make_settings, variant
+    from n2n.settings import make_settings
     from n2n.tables import wanted_settings
 
     cells = printed_cells()
@@ -88,14 +93,23 @@ def of_table(number):
         if wanted is None:
             others.add((dataset, category, column))
         else:
-            ours.add((dataset, category, variant(make_settings("replication", **wanted))))
+            ours.add((dataset, category, make_settings("replication", **wanted)))
     return done(
         folder
         for folder, run in RUNS.items()
         if run.key.method != "n2n"
         and (run.dataset, run.category, METHODS[run.key.method].label) in others
-        or (run.dataset, run.category, run.key.variant) in ours and run.key.method == "n2n"
+        or run.key.method == "n2n"
+        and (run.dataset, run.category, at_whole_budget(run.settings)) in ours
     )
+
+
+def at_whole_budget(settings):
+    """The settings with the budget of the tables' preset, whose cells a smaller one fills, too."""
+    if settings.t_max != settings.epochs:
+        return settings
+    whole = PRESETS["replication"]
+    return dataclasses.replace(settings, epochs=whole.epochs, t_max=whole.t_max)
 
 
 # The first run of each category is shown as a page of the book.
@@ -134,6 +148,7 @@ def baseline(run):
         "--device", config.get("device", "auto"), "--precision", run.precision,
         *(("--weights", str(Path(run.weights).expanduser())) if run.weights else ()),
         *(f"--set={name}={value}" for name, value in run.settings.changed().items()),
+        *(["--runs-per-gpu", str(config.get("runs_per_gpu", 1))] if ON_GPU else []),
     ])  # fmt: skip
 
 
@@ -149,7 +164,7 @@ def page_of(run, output):
 
 
 wildcard_constraints:
-    home=f"{RESULTS}|{DEMO}",
+    home=f"{re.escape(RESULTS)}|{re.escape(DEMO)}",
     key=r"[^/]+/[^/]+/[^/]+/[^/]+/seed\d+",
     table="[1-5]",
 
@@ -199,7 +214,7 @@ rule demonstration_data:
     output:
         directory(f"{DEMO}/data/demo"),
     shell:
-        "{sys.executable} -m n2n demo-data {DEMO}/data"
+        "{sys.executable} -m n2n demo-data {DEMO:q}/data"
 
 
 CHECKED = str(Path(RESULTS) / "work" / "check.txt")
@@ -225,6 +240,22 @@ def before_run(wildcards):
     return f"{DEMO}/data/demo" if demonstration else CHECKED
 
 
+def trained_before(wildcards):
+    """The run whose network this one takes over: the first of the study with that training."""
+    run = RUNS[f"{wildcards.home}/runs/{wildcards.key}"]
+    if run.key.method != "n2n":
+        return []
+    for folder, other in RUNS.items():
+        if other is run:
+            return []
+        alike = (other.dataset, other.category, other.seed, other.key.method, other.precision) == (
+            run.dataset, run.category, run.seed, "n2n", run.precision
+        )  # fmt: skip
+        if alike and folder in MISSING and same_training(other.settings, run.settings):
+            return done([folder])
+    return []
+
+
 def command_of(home, key):
     run = RUNS[f"{home}/runs/{key}"]
     if run.key.method != "n2n":
@@ -234,13 +265,14 @@ def command_of(home, key):
         f"{home}/notebooks/{key}.ipynb",  # the log
         experiment(run),
         *("--runs-per-gpu", str(config.get("runs_per_gpu", 1))),
-        *(["--no-gpu"] if config.get("device") == "cpu" else []),
+        *([] if ON_GPU else ["--no-gpu"]),
     )
 
 
 rule run:
     input:
         ancient(before_run),
+        trained_before,
     output:
         touch("{home}/runs/{key}/" + DONE),
     log:
@@ -249,7 +281,7 @@ rule run:
         command=lambda wildcards: command_of(wildcards.home, wildcards.key),
     threads: int(config.get("threads", 1))
     resources:
-        gpu=int(config.get("device", "auto") not in ("cpu", "mps")),
+        gpu=int(ON_GPU),
     shell:
         "{params.command}"
 

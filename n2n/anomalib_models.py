@@ -95,7 +95,7 @@ def _prepare(settings: BaselineSettings) -> None:
     except ImportError as error:
         raise N2NError(
             f"The method {settings.method} needs the baselines' extra; install it with "
-            f"`pip install .[baselines]` ({error})."
+            f"`pip install -e .[baselines]` ({error})."
         ) from error
 
 
@@ -448,18 +448,26 @@ def _allow_torchvision() -> None:
 
     Its import registers shapes for two operators of object detection that only a CUDA build
     brings; nothing here calls them. Its decoder of images is missing then, too; Pillow reads
-    DRAEM's textures. Where torchvision can be imported as it is, this does nothing.
+    DRAEM's textures. Where torchvision can be imported as it is, this does no more than that.
     """
-    if "torchvision" in sys.modules or torch.version.cuda is not None:
+    if "torchvision" in sys.modules:
         return
-    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARIES.append(library)  # the definitions last as long as the object
     try:
         import torchvision
     except ImportError:
         return  # `_prepare` says so
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    else:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half imported
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _LIBRARIES.append(library)  # the definitions last as long as the object
+    import torchvision
 
     def read_image(path: str, mode: Any = None) -> Tensor:
         del mode  # DRAEM asks for RGB

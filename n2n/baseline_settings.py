@@ -54,11 +54,14 @@ class Method:
     batch_size: int = 8
     # Which of `n2n.detection.image_scores` its own image score comes nearest to; '': none
     score: str = "max"
+    settings: tuple[str, ...] = ()  # that no other method has
 
 
 METHODS = {
     "padim": Method("PaDiM", tuple(BACKBONES), "wide-resnet50-2"),
-    "patchcore": Method("PatchCore", tuple(BACKBONES), "wide-resnet50-2"),
+    "patchcore": Method(
+        "PatchCore", tuple(BACKBONES), "wide-resnet50-2", settings=("coreset", "neighbours")
+    ),
     "cflow": Method("CFLOW", tuple(BACKBONES), "wide-resnet50-2", 50),
     "fastflow": Method("FastFlow", tuple(BACKBONES), "wide-resnet50-2", 500, 32),
     "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
@@ -67,8 +70,10 @@ METHODS = {
     "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean"),
     "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean"),
     # Of no paper: what an image tells without a look at a defect; see `n2n.trivial`
-    "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean"),
-    "image-mean": Method("Mean of the image", (NOTHING,), NOTHING, score=""),
+    "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean", settings=("side",)),
+    "image-mean": Method(
+        "Mean of the image", (NOTHING,), NOTHING, score="", settings=("quantity",)
+    ),
 }
 GANS = ("skip-ganomaly", "dagan")
 # What a method has learned from: `n2n.baseline_tables.costs`
@@ -180,13 +185,7 @@ def _check_method(name: str) -> None:
 
 def known_settings(method: str) -> set[str]:
     """The names of the settings that make a difference to a method."""
-    names = {"backbone", "image_size"}
-    if method == "patchcore":
-        names |= {"coreset", "neighbours"}
-    if method == "thumbnail":
-        names |= {"side"}
-    if method == "image-mean":
-        names |= {"quantity"}
+    names = {"backbone", "image_size", *METHODS[method].settings}
     if METHODS[method].epochs:
         names |= {"epochs", "batch_size"}
     return names
@@ -229,13 +228,13 @@ def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool
     """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs, bfloat16)'.
 
     Other settings than the method's own are named, too, and the precision unless it is float32.
-    Without the budget, the name is that of the method and its backbone alone.
+    Without the budget, the name is that of the method and what it works with alone.
     """
-    method = METHODS[settings["method"]]
-    parts = [LABELS[settings["backbone"]]]
+    method, run = METHODS[settings["method"]], BaselineSettings(**settings)
+    parts = [run.quantity if run.method == "image-mean" else LABELS[run.source]]
     if budget:
-        run = BaselineSettings(**settings)
         changed = run.changed()
+        changed.pop("quantity", None)
         if "epochs" in changed:
             parts.append(f"{run.epochs} of {method.epochs} epochs")
         parts += [

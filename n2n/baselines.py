@@ -1,9 +1,10 @@
 """The methods that the paper compares with, on the same images and under the same metrics.
 
 Six are anomalib's models (`n2n.anomalib_models`, the extra ``baselines``), two are written here
-(`n2n.gans`); all give raw anomaly maps and raw image scores: no normalisation, no threshold, no
-resizing but ours. The paper's methods use backbones of torchvision, which no package carries; the
-user may bring the file. Without it an EfficientNet-Lite0 stands in, and the row bears its name.
+(`n2n.gans`), and two learn nothing (`n2n.trivial`); all give raw anomaly maps and raw image scores:
+no normalisation, no threshold, no resizing but ours. The paper's methods use backbones of
+torchvision, which no package carries; the user may bring the file. Without it an EfficientNet-Lite0
+stands in, and the row bears its name.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from n2n.records import (
     no_record,
     only_one,
     provenance,
+    refuse_other_images,
     write_record,
 )
 from n2n.trivial import MeanQuantity, NearestThumbnail
@@ -109,6 +111,7 @@ def run_baseline(
             Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
             progress=progress,
         )  # fmt: skip
+        refuse_other_images(key, results, images.fingerprint)
         start = time.monotonic()
         model = fit(images.train, settings, seed, where, weights, dtype, progress)
         fitted = time.monotonic()

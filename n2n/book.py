@@ -40,9 +40,12 @@ def replicate(
     Without data, the demonstration data are generated and trained on, and the tables show the
     records that are there. With data, every category of MPDD and VisA in it is run.
 
+    A run that fails stops no other: the book then shows what is there.
+
     Raises:
-        N2NError: where a notebook or the build fails, naming it, or this is not the project's
-            folder, or papermill or Jupyter Book is missing, or another process makes the book.
+        N2NError: where runs failed, when the book is made, or the build fails, or this is not the
+            project's folder, or papermill or Jupyter Book is missing, or another process makes
+            the book.
     """
     if not NOTEBOOKS.is_dir() or not Path("_config.yml").is_file():
         raise N2NError("There is no notebooks/ and _config.yml here; run this in the project.")
@@ -53,8 +56,11 @@ def replicate(
     with lock:
         pages = experiment_pages(data, results, seeds, epochs)
         shutil.rmtree(EXECUTED, ignore_errors=True)  # no page of an earlier build stays
-        _execute_pages(pages, data, results, seeds, epochs, device)
-        return build_book(results)
+        failures = _execute_pages(pages, data, results, seeds, epochs, device)
+        page = build_book(results)
+    if failures:
+        raise N2NError(f"The book {page} lacks what failed: " + "; ".join(failures))
+    return page
 
 
 def _execute_pages(
@@ -64,19 +70,35 @@ def _execute_pages(
     seeds: Sequence[int],
     epochs: int | None,
     device: str,
-) -> None:
+) -> list[str]:
+    """Make the pages, and say which runs failed."""
+    failures = []
     shared = {"results": str(results), "device": device}
     for dataset, category, parameters in pages:
         output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
         nature = "demonstration" if dataset == "demo" else "replicated"
         title = f"{dataset} / {category} ({nature})"
-        execute_notebook("experiment", output, shared | parameters, title)
+        try:
+            execute_notebook("experiment", output, shared | parameters, title)
+        except N2NError as error:
+            failures.append(f"{dataset}/{category}: {error}")
+            output.unlink(missing_ok=True)
+            say(f"failed: {failures[-1]}")
     root = None if data is None else str(data)
     for table in range(1, 6):
         parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
-        execute_notebook(f"table{table}", EXECUTED / f"table{table}.ipynb", shared | parameters)
+        output = EXECUTED / f"table{table}.ipynb"
+        try:
+            execute_notebook(f"table{table}", output, shared | parameters)
+        except N2NError as error:
+            if data is None:
+                raise
+            failures.append(f"Table {table}: {error}")
+            say(f"failed: {failures[-1]}")
+            execute_notebook(f"table{table}", output, shared | {"data": None})  # what is there
     for name in STUDY_PAGES:
         execute_notebook(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
+    return failures
 
 
 def build_book(results: Path) -> Path:

@@ -36,7 +36,8 @@ class Group(click.Group):
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "n2n: interrupted; start the same command again to go on from the last checkpoint.",
+                "n2n: interrupted; the same command continues a training of N2N from its last "
+                "checkpoint, and begins anew with anything else.",
                 err=True,
             )
             sys.exit(130)
@@ -154,7 +155,10 @@ def check(root: Path) -> None:
 )
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--runs-per-gpu", type=click.IntRange(1), hidden=True)  # the Snakefile's
+@click.pass_context
 def run(
+    context: click.Context,
     data: Path,
     dataset: str,
     category: str,
@@ -177,12 +181,17 @@ def run(
     trace: int,
     results: Path,
     quiet: bool,
+    runs_per_gpu: int | None,
 ) -> None:
     """Train and measure one category, and write its run record.
 
     A run of n2n that was interrupted continues from its checkpoint, one of another method starts
     again. A record that is complete is shown, not run again.
     """
+    if runs_per_gpu is not None:
+        from n2n.notebooks import gpu_slot
+
+        context.with_resource(gpu_slot(runs_per_gpu))
     if method != "n2n":
         from n2n.baseline_settings import make_baseline_settings
         from n2n.baselines import run_baseline
@@ -437,6 +446,9 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise N2NError(f"--set {text} is not of the form NAME=VALUE.")
     try:
-        return name.replace("-", "_"), json.loads(value)
+        given = json.loads(value)
     except ValueError:
-        return name.replace("-", "_"), value
+        given = value
+    if given is None:
+        raise N2NError(f"--set {text} gives no value; leave it out for the preset's.")
+    return name.replace("-", "_"), given

@@ -135,10 +135,18 @@ def find_categories(root: Path) -> list[tuple[str, str]]:
     return [
         (dataset.name, category.name)
         for dataset in sorted(root.iterdir())
-        if dataset.is_dir() and not dataset.name.startswith(".")
-        for category in sorted(dataset.iterdir())
+        if not dataset.name.startswith(".")
+        for category in _inside(dataset)
         if (category / "Data" / "Images").is_dir() or (category / "train" / "good").is_dir()
     ]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it is a file or must not be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except (NotADirectoryError, PermissionError):  # as lost+found
+        return []
 
 
 def decode_image(path: Path, size: int) -> NDArray[np.uint8]:

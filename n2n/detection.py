@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,13 @@ from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.device import memory_errors, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
+
+
+class Found(NamedTuple):
+    """What a method other than ours finds in images: raw, higher means more anomalous."""
+
+    anomaly_map: Tensor  # (N, H, W), not negative
+    pred_score: Tensor  # (N,), not negative
 
 
 @dataclass

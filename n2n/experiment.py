@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ from n2n.records import (
     only_one,
     provenance,
     read_record,
+    refuse_other_images,
     write_record,
 )
 from n2n.settings import (
@@ -117,6 +119,7 @@ def run_experiment(
             Path(data), dataset, category, settings.image_size,
             cache=results / "work" / "images", progress=progress,
         )  # fmt: skip
+        refuse_other_images(key, results, images.fingerprint)
         return _run(
             key, images, settings, where, dtype, results, compile_network, trace, progress, began
         )
@@ -162,10 +165,10 @@ def _run(
             measured[epoch] = row
             _write_trace(key.work(results) / TRACE, measured)
 
-    source = _trained_already(key, settings, images, dtype, results)
+    source = _trained_already(key, settings, images, dtype, results, where)
     if source is not None:
-        trained = _load_trained(source, where)
-        measured = _trace_of(source, settings) if trace else {}
+        trained, measured = source
+        measured = measured if trace else {}
     else:
         trained = train(
             images.train,
@@ -262,21 +265,30 @@ def _expected(
 
 
 def _trained_already(
-    key: RunKey, settings: Settings, images: Category, precision: torch.dtype, results: Path
-) -> Record | None:
-    """A finished run that differs only in how its network is used, and has its weights."""
+    key: RunKey,
+    settings: Settings,
+    images: Category,
+    precision: torch.dtype,
+    results: Path,
+    device: torch.device,
+) -> tuple[Trained, dict[int, dict[str, float]]] | None:
+    """The network and the trace of a finished run that differs only in how its network is used.
+
+    A damaged record or damaged weights are no hindrance: this run then trains a network of its own.
+    """
     variants = key.folder(results).parents[1]
     for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
-        record = read_record(weights.parent)
-        content = record.content
-        if (
-            same_training(settings_from_dict(content["settings"]), settings)
-            and content["data"]["fingerprint"] == images.fingerprint
-            and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
-        ):
-            return record
+        with contextlib.suppress(N2NError):
+            record = read_record(weights.parent)
+            content = record.content
+            if (
+                same_training(settings_from_dict(content["settings"]), settings)
+                and content["data"]["fingerprint"] == images.fingerprint
+                and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
+            ):
+                return _load_trained(record, device), _trace_of(record, settings)
     return None
 
 

@@ -52,6 +52,7 @@ from tqdm import tqdm
 
 from n2n.baseline_settings import BaselineSettings
 from n2n.corruption import normalise
+from n2n.detection import Found
 from n2n.device import keep_freed_memory, precision_context
 from n2n.errors import N2NError
 
@@ -59,13 +60,6 @@ WIDTH = 64  # channels after the first convolution
 LATENT = 100  # length of the latent vector of Skip-GANomaly's discriminator
 ADVERSARIAL, CONTEXTUAL, THIRD = 1.0, 40.0, 1.0  # third: latent, or the discriminator's contextual
 RECONSTRUCTION_SHARE = 0.9  # of Skip-GANomaly's score; the rest is the latent distance
-
-
-class Found(NamedTuple):
-    """What a model finds in images: raw, higher means more anomalous."""
-
-    anomaly_map: Tensor  # (N, H, W), from 0 to 2
-    pred_score: Tensor  # (N,), not negative
 
 
 class Judgement(NamedTuple):

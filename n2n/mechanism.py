@@ -104,6 +104,46 @@ def full_size_figure(results: Path) -> Figure:
     return figure
 
 
+def longer_training(
+    results: Path, category: str = "bracket_white", budgets: tuple[int, int] = (25, 100)
+) -> pd.DataFrame:
+    """What a larger budget of epochs changes at full size, a column for each lambda, as text.
+
+    Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
+    the defects to that beside them.
+    """
+    runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
+    for record in own_records(results):
+        settings = settings_from_dict(record.content["settings"])
+        changed = changes(settings, PRESETS["replication"]).keys()
+        if record.key.category == category and changed <= {"noise", "epochs", "t_max"}:
+            of_seed = runs.setdefault((settings.noise, record.key.seed), {})
+            of_seed[settings.epochs] = record
+    table: dict[str, dict[str, str]] = {}
+    for (noise, _), of_seed in sorted(runs.items()):
+        if f"λ = {noise:g}" in table or not set(budgets) <= of_seed.keys():
+            continue
+        values = [_localisation(of_seed[epochs]) for epochs in budgets]
+        table[f"λ = {noise:g}"] = {
+            name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
+        }
+    frame = pd.DataFrame(table)
+    frame.index.name = f"{budgets[0]} → {budgets[1]} epochs"
+    return frame.reset_index()
+
+
+def _localisation(record: Record) -> dict[str, float]:
+    error = record.content["reconstruction"]["absolute"]
+    return {
+        "images, top 1 %": 100 * record.content["image_scores"]["top1%"]["auroc"],
+        "peak in the defect": 100 * record.content["peak_in_defect"]["maps"],
+        "pixels, average precision": 100 * record.metric("pixel", "ap"),
+        "pixels, AUROC": 100 * record.metric("pixel"),
+        "AUPRO": 100 * record.metric("pixel", "aupro"),
+        "error in the defects : beside them": error["defects"] / error["beside"],
+    }
+
+
 def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """Mean absolute reconstruction error inside and outside the masks, for each lambda.
 
@@ -357,7 +397,9 @@ def hidden_defects(results: Path) -> pd.DataFrame:
 def hidden_figure(found: pd.DataFrame) -> Figure:
     """For each detector its AUROC on whole images, and with the defects hidden in either way."""
     categories = list(dict.fromkeys(found["category"]))
-    detectors = list(dict.fromkeys(found.sort_values("whole")["detector"]))
+    names = found.sort_values("whole", ascending=False)["detector"]
+    # From below: the others, then the runs of N2N, each with the best on top
+    detectors = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("N2N"))[::-1]
     figure, grid = plt.subplots(
         1, max(len(categories), 1), figsize=(9, 1.2 + 0.3 * len(detectors)), sharey=True,
         squeeze=False, layout="constrained",
@@ -367,9 +409,16 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
         at = [detectors.index(name) for name in part["detector"]]
         axes.hlines(at, part["hidden"], part["whole"], color=PAPER, lw=1)
         axes.plot(part["whole"], at, "o", color=ANOMALOUS, label="whole images")
-        axes.plot(part["hidden"], at, "o", color=ANOMALOUS, mfc="white", label="defects hidden")
         axes.plot(
-            part["alike"], at, "D", color=NORMAL, ms=5, label="… and the same pixels of good images"
+            part["hidden"],
+            at,
+            "o",
+            color=ANOMALOUS,
+            mfc="white",
+            label="defects hidden in the bad image",
+        )
+        axes.plot(
+            part["alike"], at, "D", color=NORMAL, ms=5, label="hidden in both images of a pair"
         )
         axes.axvline(50, color=PAPER, lw=0.8, ls=":")
         axes.set(xlabel="AUROC, %", xlim=(-3, 103), title=category)
@@ -385,6 +434,8 @@ def _detector(settings: dict[str, Any]) -> str:
         return row_label(settings, budget=False)
     changed = changes(settings_from_dict(settings), PRESETS["replication"])
     kept = {name: value for name, value in changed.items() if name not in ("epochs", "t_max")}
+    if not kept:
+        return "N2N, as in the tables"
     names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)
     return "N2N, " + next(names, label(kept))
 

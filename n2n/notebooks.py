@@ -43,7 +43,7 @@ def execute_notebook(
         from nbclient.exceptions import DeadKernelError
     except ImportError as error:
         raise N2NError(
-            "papermill is missing; install it with `pip install .[book]`, or use `make replicate`."
+            "papermill is missing; `pip install -e .[book]` or `make replicate` brings it."
         ) from error
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.is_file():
@@ -121,14 +121,17 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, without asking PyTorch, which would take hold of one."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
             capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        ).stdout.split()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
-        return []
-    return listed.split()
+        listed = []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return listed
+    # Others may see the same GPU under its identifier, and the lock must have one name
+    known = {str(index): identifier for index, identifier in enumerate(listed)}
+    names = (name.strip() for name in visible.split(","))
+    return [known.get(name, name) for name in names if name not in ("", "-1")]

@@ -3,8 +3,12 @@
 ``RESULTS/runs/DATASET/CATEGORY/METHOD/VARIANT/seedN/`` holds
 
 - ``record.json``: metrics with intervals, settings, and provenance;
-- ``history.csv``: learning rate and losses of each epoch;
 - ``scores.csv``: every test image with its label and its image scores;
+
+and of our method
+
+- ``history.csv``: learning rate and losses of each epoch;
+- ``trace.csv``: detection along the training, where that was asked for;
 - ``pixel_roc.csv``: the ROC curve of the pixels, thinned for drawing;
 - ``weights.pt``: the network, for detection (not committed).
 """
@@ -12,13 +16,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +32,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from n2n.baseline_settings import BaselineSettings
 from n2n.errors import BusyError, N2NError, reason
 from n2n.settings import settings_from_dict
 
@@ -113,6 +119,7 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
             f"The folder {path.parent} cannot be written ({reason(error)}); choose "
             "another --results."
         ) from error
+    commit()
     with lock:  # its file stays: deleting it would let two others hold two files of one name
         failed = key.work(results) / FAILED
         with contextlib.suppress(OSError):
@@ -249,6 +256,8 @@ def _check_types(content: dict[str, Any]) -> None:
         raise ValueError("a metric is not a number from 0 to 1")
     if content["method"] == "n2n":
         settings_from_dict(content["settings"])
+    else:
+        BaselineSettings(**content["settings"])
 
 
 def _is_share(value: object) -> bool:
@@ -262,6 +271,42 @@ def find_records(results: Path) -> list[Record]:
     return sorted((read_record(path.parent) for path in paths), key=lambda record: record.key)
 
 
+def check_same_images(records: Iterable[Record]) -> None:
+    """Refuse to average or compare runs of different images.
+
+    Raises:
+        N2NError: where the fingerprints of the data differ.
+    """
+    first: Record | None = None
+    for record in records:
+        images = record.content.get("data", {}).get("fingerprint")
+        if first is None:
+            first = record
+        elif images != first.content.get("data", {}).get("fingerprint"):
+            raise N2NError(
+                f"{first.folder} and {record.folder} are of different images and cannot be "
+                "compared; keep them in results folders of their own."
+            )
+
+
+def refuse_other_images(key: RunKey, results: Path, fingerprint: str) -> None:
+    """Keep runs of different images apart: the tables average and compare those of a category.
+
+    Raises:
+        N2NError: where a record of the category was made with others.
+    """
+    folder = results / "runs" / key.dataset / key.category
+    for path in sorted(folder.glob(f"*/*/*/{RECORD}")):
+        there = None
+        with contextlib.suppress(N2NError):  # a damaged one hinders no other run
+            there = read_record(path.parent).content.get("data", {}).get("fingerprint")
+        if there not in (None, fingerprint):
+            raise N2NError(
+                f"The records in {folder} are of other images (fingerprint {there}, these have "
+                f"{fingerprint}) and cannot stand beside this run's; name another results folder."
+            )
+
+
 def provenance(*more: str) -> dict[str, Any]:
     """Which program on which machine is at work: versions, commit and date.
 
@@ -271,7 +316,7 @@ def provenance(*more: str) -> dict[str, Any]:
     packages = ("torch", "numpy", "pillow", *more)
     return {
         "n2n": version("n2n"),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -279,8 +324,12 @@ def provenance(*more: str) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
-    """The commit of the package's source, with '-dirty' where the package differs from it."""
+@functools.cache
+def commit() -> str | None:
+    """The commit of the package's source, with '-dirty' where the package differs from it.
+
+    Once for a process: what runs in it is what was there when its first run began.
+    """
     source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -288,6 +337,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "records.py")  # else it is an installed copy
         dirty = git("status", "--porcelain", "--", ".")
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):

@@ -32,7 +32,9 @@ NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 def _badge(dataset: str) -> str:
     """The badge of a data set's numbers, in the book's Markdown."""
     return (
-        "[demonstration]{.badge-demo}" if dataset == "demo" else "[replicated]{.badge-replicated}"
+        "[demonstration]{.badge-demonstration}"
+        if dataset == "demo"
+        else "[replicated]{.badge-replicated}"
     )
 
 
@@ -225,7 +227,7 @@ def _images(record: Record, data: str | Path | None, results: str | Path) -> Cat
     if data is None:
         return (
             f"*The images of {key.dataset} are not shown: none were at hand when this page was "
-            "made, and their licence keeps them out of the repository. With the data set, "
+            "made, and no image of the data sets is part of the repository. With the data set, "
             "`make replicate N2N_DATA=/path/to/data` draws them.*"
         )
     if not (record.folder / WEIGHTS).exists():

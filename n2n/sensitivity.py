@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.errors import N2NError
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
-from n2n.records import Record, find_records
+from n2n.records import Record, check_same_images, find_records
 from n2n.settings import DETECTION, Settings, changes, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
@@ -32,6 +31,14 @@ LEVELS = {
     "pixel": "test pixels",
 }
 WORDS: dict[str, dict[Any, str]] = {
+    "c1": {0.01**2: "squared constants"},  # with C2
+    "sigmas": {(0.5, 1.0, 2.0, 4.0): "without the widest filter"},
+    "alpha": {0.0: "α = 0", 0.025: "α = 0.025"},
+    "noise_mean": {0.0: "noise of mean 0"},
+    "noise_std": {1.0: "noise of deviation 1", 0.7071: "noise of variance 0.5"},
+    "map_sigma": {2.0: "map blurred by 2 pixels"},
+    "image_score": {"max": "maximum score", "mean": "mean score"},
+    "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
     "noise_at_test": {False: "no noise on test images"},
@@ -52,9 +59,13 @@ def label(changed: dict[str, Any]) -> str:
         return "preset paper, 40 epochs"
     parts = []
     for name, value in changed.items():
-        if name == "t_max" and "epochs" in changed:
+        if name == "t_max" and changed.get("epochs") == value:
             continue
-        if isinstance(value, bool | str | float) and value in WORDS.get(name, {}):
+        if name == "c2" and (changed.get("c1"), value) == (0.01**2, 0.03**2):
+            continue
+        if name == "epochs" and "t_max" not in changed:
+            parts.append(f"stopped after {value} epochs")
+        elif value in WORDS.get(name, {}):
             parts.append(WORDS[name][value])
         elif isinstance(value, tuple):
             parts.append(f"{name} {', '.join(f'{item:g}' for item in value)}")
@@ -170,11 +181,7 @@ def _interval(
 
     pairs = []
     for one, other in zip(records, others, strict=True):
-        if one.content["data"]["fingerprint"] != other.content["data"]["fingerprint"]:
-            raise N2NError(
-                f"{one.folder} and {other.folder} are of different images and cannot be compared; "
-                "keep them in results folders of their own."
-            )
+        check_same_images([one, other])
         pairs.append((read(one), read(other)))
     images = pairs[0][0].index
     scores, theirs = (

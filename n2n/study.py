@@ -101,12 +101,23 @@ def run_missing(
     device: str = "auto",
     **options: Any,
 ) -> list[Record]:
-    """Run what a table lacks, see `missing_runs`; without ``data``, nothing."""
+    """Run what a table lacks, see `missing_runs`; without ``data``, nothing.
+
+    Raises:
+        N2NError: where runs failed, when all others have been made; names each.
+    """
     if data is None:
         return []
     runs = missing_runs(table, Path(data), Path(results), **options)
-    bar = tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2)
-    return [_make(run, Path(data), Path(results), device, True) for run in bar]
+    records, failures = [], []
+    for run in tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2):
+        try:
+            records.append(_make(run, Path(data), Path(results), device, True))
+        except N2NError as error:
+            failures.append(f"{run.key.folder(Path(results))}: {error}")
+    if failures:
+        raise N2NError("; ".join(failures))
+    return records
 
 
 def run_study(

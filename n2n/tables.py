@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pandas as pd
 from n2n import figures
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
-from n2n.records import Record, find_records
+from n2n.records import Record, check_same_images, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
 
 TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
@@ -77,7 +78,9 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
         shorter = dataclasses.replace(wanted, epochs=run.epochs, t_max=run.epochs)
         if run in (wanted, shorter):
             found.setdefault(run.epochs, {}).setdefault(key.seed, record)
-    return list(found[max(found)].values()) if found else []
+    runs = list(found[max(found)].values()) if found else []
+    check_same_images(runs)
+    return runs
 
 
 def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFrame:
@@ -214,14 +217,53 @@ def own_cells(cells: pd.DataFrame) -> pd.DataFrame:
 def own_measurements(tables: dict[int, pd.DataFrame], preset: str = "replication") -> pd.DataFrame:
     """The cells of our method that were run, rows of `compare_all`, each measurement once.
 
-    Several tables print the same network; the row is that of the first of them.
+    Several tables print the same network; the row is that of the first of them, and its column
+    is named by the noise coefficient.
     """
     cells = pd.concat([own_cells(cells) for cells in tables.values()])
     cells = cells[cells["ours"].notna() & cells["category"].ne("average")]
     changed = [bool(wanted_settings(column, preset)) for column in cells["column"]]
-    cells["column"] = cells["column"].where(changed, "Ours")
-    once = cells.drop_duplicates(["category", "level", "column"])
-    return once.sort_values(["category", "level"], kind="stable", ignore_index=True)
+    cells["column"] = cells["column"].where(changed, f"lambda={PRESETS[preset].noise:g}")
+    by = ["category", "level", "column"]
+    return cells.drop_duplicates(by).sort_values(by, ignore_index=True)
+
+
+def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
+    """How many test images of a data set `n2n detect` would call anomalous, by the tables' runs.
+
+    The threshold is the largest score of the held-out normal training images, so AUROC, which
+    needs none, does not tell it. A row per category and preset, seed by seed.
+    """
+    records, rows = find_records(results), []
+    parts = dict.fromkeys(r.key.category for r in records if r.key.dataset == dataset)
+    for category, preset in itertools.product(parts, ("replication", "improved")):
+        found = matching_records(records, dataset, category, "Ours", preset)
+        if not found:
+            continue
+        called: dict[int, list[int]] = {0: [], 1: []}  # by whether the image is anomalous
+        for record in found:
+            scores = pd.read_csv(record.folder / "scores.csv")
+            above = scores[record.content["settings"]["image_score"]].gt(
+                record.content["threshold"]["image"]
+            )
+            for anomalous, counts in called.items():
+                counts.append(int(above[scores["anomalous"] == anomalous].sum()))
+        data = found[0].content["data"]
+        rows.append(
+            {
+                "category": label(category),
+                "preset": preset,
+                "epochs": ", ".join(str(r.content["training"]["epochs"]) for r in found),
+                "image AUROC, %": ", ".join(f"{100 * r.metric('image'):.0f}" for r in found),
+                "defective images found": _listed(called[1], data["test_anomalous"]),
+                "good images flagged": _listed(called[0], data["test_good"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _listed(counts: list[int], whole: int) -> str:
+    return f"{', '.join(map(str, counts))} of {whole}"
 
 
 def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from n2n.baseline_settings import Quantity
 from n2n.corruption import normalise, to_unit
 from n2n.data import Category
-from n2n.detection import anomaly_map, image_scores
-from n2n.gans import Found
+from n2n.detection import Found, anomaly_map, image_scores
 from n2n.loss import gaussian_filter
 from n2n.measurement import point_metrics
 from n2n.settings import Settings

@@ -95,9 +95,11 @@ def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: 
     assert run_parts(parts, tmp_path, "--trace", 1).exit_code == 0
     assert run_parts(parts, tmp_path, "--trace", 1, "--set", "calibration=scores").exit_code == 0
     assert run_parts(parts, tmp_path, "--trace", 1, "--set", "image_score=mean").exit_code == 0
-    left = tmp_path / "runs/parts/disc/n2n/gone/seed0/weights.pt"  # Git removes records alone
-    left.parent.mkdir(parents=True)
-    left.touch()
+    for name in ("gone", "damaged"):  # Git removes records alone
+        left = tmp_path / f"runs/parts/disc/n2n/{name}/seed0/weights.pt"
+        left.parent.mkdir(parents=True)
+        left.touch()
+    (left.parent / "record.json").write_text("{")
     assert run_parts(parts, tmp_path, "--set", "noise=0.2").exit_code == 0
     folders = tmp_path / "runs/parts/disc/n2n"
     name = "demo_image-size-64_{}width-4_t-max-2_epochs-2{}"
@@ -273,6 +275,7 @@ def test_check_lists_own_data_and_fails_on_damage(parts: Path, tmp_path: Path) -
         (["--noise", "1.5"], "noise=1.5 must be between 0 and 1"),
         (["--set", "colour=1"], "no setting 'colour'"),
         (["--set", "colour"], "NAME=VALUE"),
+        (["--set", "noise=null"], "gives no value"),
         (["--device", "quantum"], "'quantum' cannot be used"),
         (["--precision", "int4"], "no precision 'int4'"),
         (["--method", "foo", "--preset", "demo"], "no method 'foo'"),
@@ -314,7 +317,8 @@ def test_tables_and_audit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo-data", "check", "run", "detect", "tables", "audit", "replicate"]
+    "command",
+    ["", "demo-data", "check", "run", "study", "status", "detect", "tables", "audit", "replicate"],
 )
 def test_help(command: str) -> None:
     outcome = n2n(*filter(None, [command]), "--help")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_visa_layout_follows_its_split_file(tmp_path: Path) -> None:
     assert found.names[0] == "Data/Images/Anomaly/000.JPG"
     share = found.masks[0].float().mean().item()
     assert share == pytest.approx(16 / 600, rel=0.2)  # class index 3 counts as anomalous
+
+
+def test_what_must_not_be_looked_into_is_passed_over(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "lost+found").mkdir()
+    everything = Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return everything(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert find_categories(root) == [("MPDD", "tubes")]
 
 
 def test_categories_are_found(root: Path) -> None:

@@ -9,10 +9,11 @@ import papermill
 import pytest
 from filelock import FileLock
 
-from n2n import book
+from n2n import book, study
 from n2n.book import experiment_pages
 from n2n.errors import BusyError, N2NError
 from n2n.notebooks import execute_notebook
+from n2n.plan import Run
 from n2n.study import missing_runs
 from tests.conftest import draw_parts
 from tests.test_tables import record
@@ -98,6 +99,22 @@ def test_a_table_asks_for_the_methods_that_it_shows(mpdd: Path, tmp_path: Path) 
     assert methods(1, "padim") == {"padim efficientnet-lite0 0", "padim efficientnet-lite0 1"}
     assert methods(2, "dagan", "draem") == {"dagan own_epochs-2 0", "dagan own_epochs-2 1"}
     assert methods(4, "padim") == set()  # Table 4 shows our method alone
+
+
+def test_a_run_that_fails_stops_no_other(
+    mpdd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def make(run: Run, *arguments: object) -> None:
+        tried.append(run.category)
+        if run.category == "metal_plate":
+            raise N2NError("The image 000.png is damaged.")
+
+    monkeypatch.setattr(study, "_make", make)
+    with pytest.raises(N2NError, match=r"metal_plate.*000\.png is damaged"):
+        study.run_missing(1, mpdd, tmp_path)
+    assert tried == ["metal_plate", "tubes"]
 
 
 @pytest.mark.parametrize("name", ["methods", "improved", "sensitivity", "mechanism"])

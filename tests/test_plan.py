@@ -45,6 +45,15 @@ def test_every_committed_record_is_of_a_shipped_study() -> None:
     assert {record.key for record in committed_records()} <= shipped
 
 
+def test_every_committed_record_has_the_precision_that_its_study_asks_for() -> None:
+    asked: dict[RunKey, set[str]] = {}
+    for run in (run for path in SHIPPED for run in read_study(path).runs):
+        asked.setdefault(run.key, set()).add(run.precision)
+    for record in committed_records():
+        there = record.content["provenance"]["precision"]
+        assert asked[record.key] & {"auto", there}, record.folder
+
+
 def test_a_committed_record_is_made_again_by_its_command() -> None:
     """Its options, as the command line reads them, give the record's settings."""
     for record in committed_records():

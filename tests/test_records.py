@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n2n.baseline_settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import (
     RunKey,
@@ -21,6 +23,7 @@ from n2n.records import (
     only_one,
     provenance,
     read_record,
+    refuse_other_images,
     write_record,
 )
 from n2n.settings import make_settings
@@ -47,6 +50,29 @@ def test_round_trip(tmp_path: Path) -> None:
     assert record.metric("pixel") != record.metric("pixel")  # NaN survives as null
     assert "NaN" not in (record.folder / "record.json").read_text()
     assert [found.key for found in find_records(tmp_path)] == [KEY]
+
+
+def test_runs_of_other_images_are_kept_apart(tmp_path: Path) -> None:
+    content = CONTENT | {"data": {"fingerprint": "ours"}}
+    write_record(KEY, tmp_path, content, nothing)
+    other = RunKey("MPDD", "tubes", "padim", "own", 1)
+    damaged = other.folder(tmp_path) / "record.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    refuse_other_images(other, tmp_path, "ours")
+    with pytest.raises(N2NError, match=r"fingerprint ours, these have theirs.*another results"):
+        refuse_other_images(other, tmp_path, "theirs")
+    refuse_other_images(RunKey("MPDD", "connector", "n2n", "own", 1), tmp_path, "theirs")
+
+
+def test_settings_of_a_baseline_are_checked(tmp_path: Path) -> None:
+    key = RunKey("MPDD", "tubes", "padim", "own", 0)
+    settings = asdict(make_baseline_settings("padim"))
+    assert write_record(key, tmp_path, CONTENT | {"settings": settings}, nothing).key == key
+    path = key.folder(tmp_path) / "record.json"
+    path.write_text(path.read_text().replace('"coreset"', '"colour"'))
+    with pytest.raises(N2NError, match=r"record\.json is damaged"):
+        read_record(path.parent)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -169,16 +169,16 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     found = mechanism.hidden_defects(results).set_index("detector")
     assert dict(found["whole"]) == pytest.approx(
         {
-            "N2N, replication": 98,
+            "N2N, as in the tables": 98,
             "N2N, improved: the score calibrated": 88,
-            "N2N, λ = 0.2; image score mean": 60,
+            "N2N, λ = 0.2; mean score": 60,
         }
     )
     assert dict(found["hidden"]) == pytest.approx(
         {
-            "N2N, replication": 30,
+            "N2N, as in the tables": 30,
             "N2N, improved: the score calibrated": 30,
-            "N2N, λ = 0.2; image score mean": 20,
+            "N2N, λ = 0.2; mean score": 20,
         }
     )
     assert found["alike"].tolist() == pytest.approx([60, 60, 50])
@@ -187,11 +187,11 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     del content["hidden_alike"]
     older.write_text(json.dumps(content))
     again = mechanism.hidden_defects(results).set_index("detector")
-    assert np.isnan(again.loc["N2N, replication", "alike"])  # not that of the other seed
-    assert again.loc["N2N, replication", "hidden"] == pytest.approx(30)
+    assert np.isnan(again.loc["N2N, as in the tables", "alike"])  # not that of the other seed
+    assert again.loc["N2N, as in the tables", "hidden"] == pytest.approx(30)
     axes = mechanism.hidden_figure(found.reset_index()).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "N2N, λ = 0.2; image score mean", "N2N, improved: the score calibrated", "N2N, replication"
+        "N2N, λ = 0.2; mean score", "N2N, improved: the score calibrated", "N2N, as in the tables"
     ]  # fmt: skip
 
 
@@ -231,8 +231,11 @@ def test_tables_from_records(results: Path) -> None:
         ({"learning_rate": 1e-6}, "learning rate 1e-06"),
         ({"attention": False}, "without residual attention"),
         ({"epochs": 10, "t_max": 10}, "epochs 10"),
-        ({"c1": 1e-4, "c2": 9e-4}, "c1 0.0001; c2 0.0009"),
+        ({"epochs": 10}, "stopped after 10 epochs"),
+        ({"epochs": 10, "t_max": 20}, "t max 20; epochs 10"),
+        ({"c1": 1e-4, "c2": 9e-4}, "squared constants"),
         ({"sigmas": (0.5, 1.0)}, "sigmas 0.5, 1"),
+        ({"sigmas": (0.5, 1.0, 2.0, 4.0)}, "without the widest filter"),
     ],
 )
 def test_labels(changed: dict[str, object], expected: str) -> None:

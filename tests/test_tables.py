@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from n2n.records import RunKey, write_record
 from n2n.report import escape_markdown
 from n2n.settings import make_settings, variant
 from n2n.tables import (
+    at_threshold,
     compare,
     compare_all,
     coverage,
@@ -234,22 +236,38 @@ def test_each_measurement_is_drawn_once(tmp_path: Path) -> None:
     record(tmp_path)  # stands in Tables 1, 2, 4 and 5
     record(tmp_path, noise=0.2, image=0.5)
     found = own_measurements(compare_all(tmp_path))
-    assert list(found["column"]) == ["Ours", "lambda=0.2"] * 2
+    assert list(found["column"]) == ["lambda=0.2", "lambda=0.3"] * 2
     assert list(found["level"]) == ["image", "image", "pixel", "pixel"]
-    assert list(found["paper"]) == [99.57, 98.92, 98.78, 98.96]
+    assert list(found["paper"]) == [98.92, 99.57, 98.96, 98.78]
     (axes,) = figures.paper_against_ours(found, "").axes
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "Metal Plate · image · Ours", "Metal Plate · image · λ = 0.2",
-        "Metal Plate · pixel · Ours", "Metal Plate · pixel · λ = 0.2",
+        "Metal Plate · image · λ = 0.2", "Metal Plate · image · λ = 0.3",
+        "Metal Plate · pixel · λ = 0.2", "Metal Plate · pixel · λ = 0.3",
     ]  # fmt: skip
     drawn = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
     assert drawn["ours: not reproduced"] == [50.0, 90.0, 90.0]
-    assert drawn["paper"] == [99.57, 98.92, 98.78, 98.96]
+    assert drawn["paper"] == [98.92, 99.57, 98.96, 98.78]
+
+
+def test_what_the_threshold_of_detect_finds(tmp_path: Path) -> None:
+    settings = make_settings("replication")
+    scores = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1], "max": 9.0})
+    for seed, top in enumerate(([0.1, 0.6, 0.5, 0.7, 0.8], [0.0, 0.1, 0.5, 0.4, 0.5])):
+        record(tmp_path, seed=seed)
+        folder = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed).folder(tmp_path)
+        content = json.loads((folder / "record.json").read_text())
+        content |= {"threshold": {"image": 0.5}, "data": {"test_good": 2, "test_anomalous": 3}}
+        (folder / "record.json").write_text(json.dumps(content))
+        scores.assign(**{"top1%": top}).to_csv(folder / "scores.csv", index=False)
+    (row,) = at_threshold(tmp_path, "MPDD").to_dict("records")
+    assert row["defective images found"] == "2, 0 of 3"  # above, not at the threshold
+    assert row["good images flagged"] == "1, 0 of 2"
+    assert (row["category"], row["preset"], row["epochs"]) == (
+        "Metal Plate", "replication", "100, 100"
+    )  # fmt: skip
 
 
 def test_markdown_escapes_bars() -> None:
-    import pandas as pd
-
     assert to_markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"
 
 
