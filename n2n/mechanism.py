@@ -63,9 +63,15 @@ def trace_figure(results: Path, category: str) -> Figure:
             axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
     if chosen:
-        columns[0].legend(title="learning rate")
-    columns[1].set(xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})")
-    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC")
+        figure.legend(
+            *columns[0].get_legend_handles_labels(), title="learning rate",
+            loc="outside right upper",
+        )  # fmt: skip
+    # The same scale in every figure, so that they can be compared
+    columns[1].set(
+        xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})", ylim=(0, 102)
+    )
+    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
     figure.suptitle(category.replace("_", " "))
     plt.close(figure)
     return figure
@@ -299,7 +305,7 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
             {
                 "category": record.key.category.replace("_", " "),
                 "thumbnail": f"{side}×{side}",
-                "image AUROC": f"{100 * record.metric('image'):.1f}",
+                "image AUROC": _with_interval(record),
                 "with the defects hidden": f"{100 * hidden.get('mean', math.nan):.1f}",
                 "N2N, printed": printed.get((record.key.dataset, record.key.category), ""),
             }
@@ -322,7 +328,7 @@ def image_mean_table(results: Path) -> pd.DataFrame:
             "mean of": record.content["settings"]["quantity"],
             "more of it": f"{100 * record.content['image_scores']['mean']['auroc']:.1f}",
             "more of it, defects hidden": f"{100 * record.content['hidden_alike']['mean']:.1f}",
-            "farther from the training images": f"{100 * record.metric('image'):.1f}",
+            "farther from the training images": _with_interval(record),
         }
         for record in find_records(results)
         if record.key.method == "image-mean"
@@ -332,6 +338,11 @@ def image_mean_table(results: Path) -> pd.DataFrame:
         "farther from the training images",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _with_interval(record: Record) -> str:
+    low, high = record.interval("image")
+    return f"{100 * record.metric('image'):.1f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def masks_table(results: Path) -> pd.DataFrame:

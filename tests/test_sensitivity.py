@@ -130,8 +130,8 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
         write_record(key, tmp_path, content, lambda _: None)
     table = mechanism.thumbnail_table(tmp_path)
     assert table.to_numpy().tolist() == [
-        ["bracket white", "8×8", "40.0", "50.0", "89.33"],
-        ["bracket white", "16×16", "80.0", "50.0", "89.33"],
+        ["bracket white", "8×8", "40.0 (40 to 60)", "50.0", "89.33"],
+        ["bracket white", "16×16", "80.0 (40 to 60)", "50.0", "89.33"],
     ]
     assert mechanism.masks_table(tmp_path).to_numpy().tolist() == [
         ["bracket white", "0.10", "4.0", "75"]
@@ -156,7 +156,7 @@ def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> 
         RunKey("VisA", "pcb1", "image-mean", settings.variant, 0), tmp_path, content, lambda _: None
     )
     assert mechanism.image_mean_table(tmp_path).to_numpy().tolist() == [
-        ["pcb1", "detail", "20.0", "30.0", "70.0"]
+        ["pcb1", "detail", "20.0", "30.0", "70.0 (60 to 80)"]
     ]
     assert mechanism.hidden_defects(tmp_path).empty
 
