@@ -280,7 +280,7 @@ def _trained_already(
     for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
-        with contextlib.suppress(N2NError):
+        with contextlib.suppress(N2NError, KeyError):
             record = read_record(weights.parent)
             content = record.content
             if (

@@ -119,7 +119,7 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
             f"The folder {path.parent} cannot be written ({reason(error)}); choose "
             "another --results."
         ) from error
-    commit()
+    commit()  # what runs from here on, whatever is there when the record is written
     with lock:  # its file stays: deleting it would let two others hold two files of one name
         failed = key.work(results) / FAILED
         with contextlib.suppress(OSError):
