@@ -23,8 +23,8 @@ from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.measurement import aurocs
 from n2n.records import find_records
-from n2n.sensitivity import changes, label
-from n2n.settings import PRESETS
+from n2n.sensitivity import BASE, changes, label
+from n2n.settings import PRESETS, settings_from_dict
 
 REPLICATION = PRESETS["replication"]
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -73,6 +73,8 @@ def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
     others = {record.key: record.content for record in find_records(half)}
     pairs: dict[str, list[np.ndarray]] = {}
     for record in find_records(full):
+        if settings_from_dict(record.content["settings"]) != BASE:
+            continue  # a single pair at full size has no interval
         if (other := others.get(record.key)) is None:
             continue
         if other["provenance"]["precision"] != "bfloat16":

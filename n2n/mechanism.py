@@ -110,6 +110,74 @@ def full_size_figure(results: Path) -> Figure:
     return figure
 
 
+def jumps(results: Path) -> pd.DataFrame:
+    """How steadily the full-size trainings of 100 epochs went: the largest jump of their loss.
+
+    A jump is the training loss of an epoch over the lowest before it. Runs in single precision are
+    those in ``results/float32``; see ``studies/precision.yaml``.
+
+    Returns:
+        Columns: category, run, seed, precision, epochs, jump, epoch (of the jump), kept (the epoch
+        of the lowest validation loss), stopped ('early' or 'epochs'), history.
+    """
+    rows, seen = [], set()
+    for record in own_records(results) + own_records(results / "float32"):
+        settings = settings_from_dict(record.content["settings"])
+        training = record.content["training"]
+        changed = changes(settings, PRESETS["replication"])
+        whole = not changed.keys() & {"image_size", "width", "batch_size", "epochs", "t_max"}
+        trained = {name: value for name, value in changed.items() if name not in DETECTION}
+        precision = record.content["provenance"]["precision"]
+        once = (record.key.category, record.key.seed, precision, *sorted(trained.items()))
+        if not whole or once in seen:  # a training may serve several runs
+            continue
+        seen.add(once)
+        history = pd.read_csv(record.folder / "history.csv")
+        over = history["train_loss"] / history["train_loss"].cummin().shift(1)
+        rows.append(
+            {
+                "category": record.key.category.replace("_", " "),
+                "run": label(trained) if trained else "λ = 0.3",
+                "seed": record.key.seed,
+                "precision": precision,
+                "epochs": training["epochs"],
+                "jump": over.max(),
+                "epoch": int(history["epoch"][over.idxmax()]),
+                "kept": training["best_epoch"],
+                "stopped": training["stopped"],
+                "history": history,
+            }
+        )
+    columns = (
+        "category", "run", "seed", "precision", "epochs", "jump", "epoch", "kept", "stopped",
+        "history",
+    )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def jumps_figure(found: pd.DataFrame) -> Figure:
+    """The training loss of each training of `jumps` along its epochs, the wildest ones named."""
+    categories = list(dict.fromkeys(found["category"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(9, 3.6), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    wild = dict(zip(found.nlargest(4, "jump").index, plt.get_cmap("tab10").colors, strict=False))
+    for axes, category in zip(grid[0], categories, strict=False):
+        for row in found[found["category"] == category].itertuples():
+            name = f"{row.run}, seed {row.seed}" + (", float32" * (row.precision == "float32"))
+            style: dict[str, Any] = {"color": PAPER, "alpha": 0.5, "lw": 0.8}
+            if row.Index in wild or row.precision == "float32":
+                style = {"color": wild.get(row.Index, "black"), "lw": 1.4, "label": name}
+            axes.plot(row.history["epoch"], row.history["train_loss"], **style)
+        axes.set(yscale="log", xlabel="epoch", title=category)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    grid[0, 0].set_ylabel("training loss, Eq. (9)")
+    plt.close(figure)
+    return figure
+
+
 def longer_training(
     results: Path, category: str = "bracket_white", budgets: tuple[int, int] = (25, 100)
 ) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from n2n.settings import Settings
 
 Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
 
+BLOWN_UP = 10.0  # times the first epoch's loss; a training that is this far off does not come back
 CHECKPOINT_SECONDS = 20.0  # at most so much work is lost to an interruption, plus one epoch
 
 
@@ -115,8 +116,8 @@ def train(
             it may look at the network and must not change it.
 
     Raises:
-        N2NError: where the loss is no longer finite, the memory is too small, or the checkpoint
-            belongs to another run.
+        N2NError: where the loss is no longer finite or has blown up, the memory is too small, or
+            the checkpoint belongs to another run.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -157,11 +158,17 @@ def train(
             train_loss = _train_epoch(
                 step, optimiser, images, training, settings, seed, state.epoch, precision
             )
+            if state.history and train_loss > BLOWN_UP * state.history[0]["train_loss"]:
+                raise _diverged(
+                    f"{train_loss:.3g}, {BLOWN_UP:g} times that of the first epoch and more, in ",
+                    state.epoch,
+                    settings,
+                )
             schedule.step()
             network.eval()
             validation_loss = _validate(step, images, validation, settings, precision)
             if not math.isfinite(validation_loss):
-                raise _diverged(state.epoch, "", settings)
+                raise _diverged("not a number in ", state.epoch, settings)
             state.finish_epoch(
                 {
                     "epoch": state.epoch + 1,
@@ -253,13 +260,13 @@ def _train_epoch(
     if not math.isfinite(mean):
         finite = torch.stack(losses).isfinite().tolist()
         step = finite.index(False) + 1 if False in finite else len(finite)
-        raise _diverged(epoch, f"step {step} of {len(finite)} of ", settings)
+        raise _diverged(f"not a number in step {step} of {len(finite)} of ", epoch, settings)
     return mean
 
 
-def _diverged(epoch: int, step: str, settings: Settings) -> N2NError:
+def _diverged(loss: str, epoch: int, settings: Settings) -> N2NError:
     return N2NError(
-        f"The loss is not a number in {step}epoch {epoch + 1}; "
+        f"The loss is {loss}epoch {epoch + 1}; "
         f"lower --learning-rate (now {settings.learning_rate:g}), or delete the checkpoint and "
         "train with --precision float32. The checkpoint before it is kept."
     )

@@ -288,6 +288,19 @@ def test_a_loss_that_is_not_a_number_is_reported_with_its_epoch(
         run(images, tiny)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_loss_that_has_blown_up_is_reported_and_not_kept(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    of_epochs = iter((0.5, 4.9, 5.1))
+    monkeypatch.setattr(training, "_train_epoch", lambda *_: next(of_epochs))
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(N2NError, match=r"loss is 5\.1, 10 times .* in epoch 3; lower --learning"):
+        run(images, replace(tiny, epochs=4), checkpoint=checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
+
+
 def test_split_is_disjoint_complete_and_a_fifth() -> None:
     training_part, validation = split_validation(54, 0.2, seed=0)
     assert len(validation) == 11
