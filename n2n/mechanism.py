@@ -162,7 +162,8 @@ def jumps_figure(found: pd.DataFrame) -> Figure:
         1, max(len(categories), 1), figsize=(9, 3.6), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    wild = dict(zip(found.nlargest(4, "jump").index, plt.get_cmap("tab10")(range(4)), strict=False))
+    wildest = found.sort_values("jump", ascending=False).index[:4]
+    wild = dict(zip(wildest, plt.get_cmap("tab10")(range(4)), strict=False))
     for axes, category in zip(grid[0], categories, strict=False):
         for row in found[found["category"] == category].itertuples():
             name = f"{row.run}, seed {row.seed}" + (", float32" * (row.precision == "float32"))

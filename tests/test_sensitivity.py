@@ -142,6 +142,46 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     ]
 
 
+def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
+    settings = make_settings("replication")
+    losses = {(tmp_path, 0): [1.0, 0.5, 0.75, 0.2, 0.3], (tmp_path / "float32", 0): [1.0, 0.5, 0.1]}
+    for (root, seed), values in losses.items():
+        record(root, settings, 0.9, seed)
+        record(root, make_settings("replication", image_score="max"), 0.9, seed)  # the same network
+        record(root, make_settings("replication", epochs=5, t_max=5), 0.9, seed)  # a smaller budget
+        for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
+            content = json.loads((folder / "record.json").read_text())
+            content["training"] |= {"best_epoch": 4}
+            content["provenance"] = {"precision": "float32" if root.name == "float32" else "half"}
+            (folder / "record.json").write_text(json.dumps(content))
+            history = pd.DataFrame({"epoch": range(1, len(values) + 1), "train_loss": values})
+            history.to_csv(folder / "history.csv", index=False)
+    found = mechanism.jumps(tmp_path)
+    assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
+        ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
+        ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
+    ]
+    (axes,) = mechanism.jumps_figure(found).axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["λ = 0.3, seed 0", "λ = 0.3, seed 0, float32"]
+
+
+def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
+    for epochs, image in ((25, 0.5), (100, 0.75)):
+        for noise in (0.3, 0.0):
+            if (epochs, noise) != (25, 0.0):  # one budget alone is no comparison
+                settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
+                record(tmp_path, settings, image)
+    for path in tmp_path.glob("runs/*/*/*/*/*/record.json"):
+        content = json.loads(path.read_text())
+        content["metrics"]["pixel"] |= {"ap": 0.1, "aupro": 0.8}
+        path.write_text(json.dumps(content))
+    table = mechanism.longer_training(tmp_path, "metal_plate")
+    assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
+    assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
+    assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"
+
+
 def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> None:
     settings = make_baseline_settings("image-mean", quantity="detail")
     content = {
