@@ -58,4 +58,5 @@ lock-baselines: $(READY)
 	@mv .lock.new requirements-baselines.lock
 
 clean:
-	rm -rf _build book/executed results/demo results/work/images  # not the checkpoints
+	rm -rf _build book/executed
+	cd results && rm -rf demo work/images  # not the checkpoints

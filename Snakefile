@@ -19,7 +19,6 @@
 # deletes the outputs of a job that failed. A job's output is therefore an empty file beside its
 # record, and a run whose record is there is no job at all.
 
-import dataclasses
 import json
 import re
 import shlex
@@ -30,7 +29,7 @@ from n2n.baseline_settings import METHODS
 from n2n.notebooks import STUDY_PAGES
 from n2n.plan import read_study
 from n2n.records import RECORD
-from n2n.settings import PRESETS, changes, same_training
+from n2n.settings import changes, fills, same_training
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = str(Path(config.get("results", "results")))  # as folders of runs are spelled
@@ -87,29 +86,22 @@ def of_table(number):
 
     cells = printed_cells()
     cells = cells[cells["table"] == number]
-    ours, others = set(), set()
+    ours, others = {}, set()
     for dataset, category, column in zip(cells["dataset"], cells["category"], cells["column"]):
         wanted = wanted_settings(column, "replication")
         if wanted is None:
             others.add((dataset, category, column))
         else:
-            ours.add((dataset, category, make_settings("replication", **wanted)))
+            settings = make_settings("replication", **wanted)
+            ours.setdefault((dataset, category), []).append(settings)
     return done(
         folder
         for folder, run in RUNS.items()
         if run.key.method != "n2n"
         and (run.dataset, run.category, METHODS[run.key.method].label) in others
         or run.key.method == "n2n"
-        and (run.dataset, run.category, at_whole_budget(run.settings)) in ours
+        and any(fills(run.settings, own) for own in ours.get((run.dataset, run.category), ()))
     )
-
-
-def at_whole_budget(settings):
-    """The settings with the budget of the tables' preset, whose cells a smaller one fills, too."""
-    if settings.t_max != settings.epochs:
-        return settings
-    whole = PRESETS["replication"]
-    return dataclasses.replace(settings, epochs=whole.epochs, t_max=whole.t_max)
 
 
 # The first run of each category is shown as a page of the book.
@@ -240,20 +232,23 @@ def before_run(wildcards):
     return f"{DEMO}/data/demo" if demonstration else CHECKED
 
 
+# Missing runs of N2N on the same images with the same seed: they may share a network.
+TOGETHER = {}
+for folder, run in RUNS.items():
+    if folder in MISSING and run.key.method == "n2n":
+        one = (run.dataset, run.category, run.seed, run.precision)
+        TOGETHER.setdefault(one, []).append(folder)
+
+
 def trained_before(wildcards):
     """The run whose network this one takes over: the first of the study with that training."""
-    run = RUNS[f"{wildcards.home}/runs/{wildcards.key}"]
-    if run.key.method != "n2n":
+    folder = f"{wildcards.home}/runs/{wildcards.key}"
+    run = RUNS[folder]
+    others = TOGETHER.get((run.dataset, run.category, run.seed, run.precision), [])
+    if folder not in others:
         return []
-    for folder, other in RUNS.items():
-        if other is run:
-            return []
-        alike = (other.dataset, other.category, other.seed, other.key.method, other.precision) == (
-            run.dataset, run.category, run.seed, "n2n", run.precision
-        )  # fmt: skip
-        if alike and folder in MISSING and same_training(other.settings, run.settings):
-            return done([folder])
-    return []
+    first = next(o for o in others if same_training(RUNS[o].settings, run.settings))
+    return [] if first == folder else done([first])
 
 
 def command_of(home, key):

@@ -167,8 +167,8 @@ def _run(
 
     source = _trained_already(key, settings, images, dtype, results, where)
     if source is not None:
-        trained, measured = source
-        measured = measured if trace else {}
+        trained, traced = source
+        measured = traced if trace else {}
     else:
         trained = train(
             images.train,

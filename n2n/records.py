@@ -277,16 +277,13 @@ def check_same_images(records: Iterable[Record]) -> None:
     Raises:
         N2NError: where the fingerprints of the data differ.
     """
-    first: Record | None = None
-    for record in records:
-        images = record.content.get("data", {}).get("fingerprint")
-        if first is None:
-            first = record
-        elif images != first.content.get("data", {}).get("fingerprint"):
-            raise N2NError(
-                f"{first.folder} and {record.folder} are of different images and cannot be "
-                "compared; keep them in results folders of their own."
-            )
+    by_images = {record.content.get("data", {}).get("fingerprint"): record for record in records}
+    if len(by_images) > 1:
+        one, other, *_ = by_images.values()
+        raise N2NError(
+            f"{one.folder} and {other.folder} are of different images and cannot be compared; "
+            "keep them in results folders of their own."
+        )
 
 
 def refuse_other_images(key: RunKey, results: Path, fingerprint: str) -> None:

@@ -241,6 +241,13 @@ def same_training(one: Settings, other: Settings) -> bool:
     return changes(one, other).keys() <= DETECTION
 
 
+def fills(run: Settings, wanted: Settings) -> bool:
+    """Whether a run has these settings, whatever its preset is called and its `budget`."""
+    wanted = dataclasses.replace(wanted, preset=run.preset)
+    shorter: dict[str, Any] = budget(run.epochs)
+    return run in (wanted, dataclasses.replace(wanted, **shorter))
+
+
 def command_options(settings: Settings) -> list[str]:
     """The options of ``n2n run`` that give these settings, not yet quoted for a shell."""
     options = ["--preset", settings.preset]

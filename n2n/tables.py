@@ -11,7 +11,6 @@ fewer epochs than its preset allows, before its loss had stopped falling, the ce
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import itertools
 from pathlib import Path
@@ -24,7 +23,14 @@ from n2n import figures
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, check_same_images, find_records
-from n2n.settings import IMAGE_SCORES, PRESETS, Settings, make_settings, settings_from_dict
+from n2n.settings import (
+    IMAGE_SCORES,
+    PRESETS,
+    Settings,
+    fills,
+    make_settings,
+    settings_from_dict,
+)
 
 TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
 WIDE = 10.0  # points of AUROC; the paper's best and second-best average of Table 1 are 8.82 apart
@@ -74,9 +80,7 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
         if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
             continue
         run = settings_from_dict(record.content["settings"])
-        wanted = dataclasses.replace(settings, preset=run.preset)
-        shorter = dataclasses.replace(wanted, epochs=run.epochs, t_max=run.epochs)
-        if run in (wanted, shorter):
+        if fills(run, settings):
             found.setdefault(run.epochs, {}).setdefault(key.seed, record)
     runs = list(found[max(found)].values()) if found else []
     check_same_images(runs)
