@@ -32,14 +32,12 @@ from n2n.detection import image_scores
 from n2n.device import (
     choose_device,
     choose_precision,
-    describe,
     memory_errors,
-    peak_memory_mib,
     reset_peak_memory,
 )
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
-from n2n.measurement import about_data, hidden_alike, hidden_defects, measure_test
+from n2n.measurement import about_data, about_run, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
 from n2n.records import (
     Record,
@@ -47,7 +45,6 @@ from n2n.records import (
     finished,
     no_record,
     only_one,
-    provenance,
     refuse_other_images,
     write_record,
 )
@@ -123,17 +120,12 @@ def run_baseline(
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
             "data": about_data(images),
-            "provenance": provenance(*(ANOMALIB if settings.method in OF_ANOMALIB else ()))
-            | {
-                "device": describe(where),
-                "precision": trained_in,
-                "command": Run(
-                    key.dataset, key.category, settings, key.seed, precision=trained_in
-                ).command,
-                "wall_seconds": round(time.monotonic() - began, 1),
-                "peak_memory_mib": round(peak_memory_mib(where)),
-                "peak_memory_of": "this run",  # else a bound: of the process before it, too
-            },
+            "provenance": about_run(
+                Run(dataset, category, settings, seed, precision=trained_in),
+                where,
+                time.monotonic() - began,
+                *(ANOMALIB if settings.method in OF_ANOMALIB else ()),
+            ),
         }
 
         def write_files(folder: Path) -> None:

@@ -19,14 +19,13 @@ from n2n.detection import Detection, Expected, detect, expected_error, image_sco
 from n2n.device import (
     choose_device,
     choose_precision,
-    describe,
-    peak_memory_mib,
     reset_peak_memory,
 )
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
     about_data,
+    about_run,
     aurocs,
     development_metrics,
     development_set,
@@ -45,7 +44,6 @@ from n2n.records import (
     finished,
     no_record,
     only_one,
-    provenance,
     read_record,
     refuse_other_images,
     write_record,
@@ -228,18 +226,14 @@ def _run(
         },
         "inference": {"seconds_per_image": round(per_image, 4)},
         "data": about_data(images),
-        "provenance": provenance()
+        "provenance": about_run(
+            Run(key.dataset, key.category, settings, seed, precision=trained_in),
+            where,
+            prepared + time.monotonic() - resumed,
+        )
         | {
-            "device": describe(where),
-            "precision": trained_in,
             "scored_in": "float32",  # without this entry: in the precision of the training
             "compiled": compile_network,
-            "command": Run(
-                key.dataset, key.category, settings, key.seed, precision=trained_in
-            ).command,
-            "wall_seconds": round(prepared + time.monotonic() - resumed, 1),
-            "peak_memory_mib": round(peak_memory_mib(where)),
-            "peak_memory_of": "this run",  # else a bound: of the process before it, too
         },
     }
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, image_scores
+from n2n.device import describe, peak_memory_mib
+from n2n.plan import Run
+from n2n.records import provenance
 from n2n.settings import IMAGE_SCORES
 from n2n.synthetic import synthetic_defects
 
@@ -43,6 +46,25 @@ def about_data(images: Category) -> dict[str, Any]:
         "test_good": int((~images.labels).sum()),
         "test_anomalous": int(images.labels.sum()),
         "masks": masks if images.masks.any() else dict.fromkeys(masks),
+    }
+
+
+def about_run(run: Run, device: torch.device, seconds: float, *packages: str) -> dict[str, Any]:
+    """What a record says of how it was made: program, machine, command, time and memory.
+
+    Args:
+        run: with the precision that its training had.
+        device: that it ran on.
+        seconds: that all of it took.
+        packages: whose versions matter beside those of `n2n.records.provenance`.
+    """
+    return provenance(*packages) | {
+        "device": describe(device),
+        "precision": run.precision,
+        "command": run.command,
+        "wall_seconds": round(seconds, 1),
+        "peak_memory_mib": round(peak_memory_mib(device)),
+        "peak_memory_of": "this run",  # else a bound: of the process before it, too
     }
 
 

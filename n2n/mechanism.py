@@ -21,7 +21,7 @@ from n2n.paper import printed_cells
 from n2n.records import Record, find_records
 from n2n.sensitivity import BASE, in_study, label, own_records
 from n2n.settings import DETECTION, PRESETS, Settings, changes, settings_from_dict
-from n2n.tables import runs_of
+from n2n.tables import called_anomalous, runs_of
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {"alpha", "c1", "network", "loss_range", "global_residual", "attention"}
@@ -118,7 +118,7 @@ def jumps(results: Path) -> pd.DataFrame:
 
     Returns:
         Columns: category, run, seed, precision, epochs, jump, epoch (of the jump), kept (the epoch
-        of the lowest validation loss), stopped ('early' or 'epochs'), history.
+        of the lowest validation loss), stopped ('early' or 'epochs'), history, record.
     """
     rows, seen = [], set()
     for record in own_records(results) + own_records(results / "float32"):
@@ -146,11 +146,12 @@ def jumps(results: Path) -> pd.DataFrame:
                 "kept": training["best_epoch"],
                 "stopped": training["stopped"],
                 "history": history,
+                "record": record,
             }
         )
     columns = (
         "category", "run", "seed", "precision", "epochs", "jump", "epoch", "kept", "stopped",
-        "history",
+        "history", "record",
     )  # fmt: skip
     return pd.DataFrame(rows, columns=list(columns))
 
@@ -177,6 +178,40 @@ def jumps_figure(found: pd.DataFrame) -> Figure:
     grid[0, 0].set_ylabel("training loss, Eq. (9)")
     plt.close(figure)
     return figure
+
+
+def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What a steadier training changes: the rows of `jumps` of the tables' network, at each rate.
+
+    AUROC in percent. *Synthetic*: on synthetic defects, for the choice between them; *found*: bad
+    test images above the threshold of `n2n detect`, and good ones in brackets.
+    """
+    rows = []
+    for row in found.itertuples():
+        content = row.record.content
+        settings = settings_from_dict(content["settings"])
+        if not changes(settings, PRESETS["replication"]).keys() <= {"learning_rate"}:
+            continue
+        bad, good = called_anomalous(row.record)
+        rows.append(
+            {
+                "category": row.category,
+                "learning rate": f"{settings.learning_rate:g}",
+                "precision": row.precision,
+                "seed": row.seed,
+                "largest jump": f"{row.jump:.1f}",
+                "images, synthetic": 100 * content["development"]["all"]["image_top1%"],
+                "images": 100 * content["image_scores"]["top1%"]["auroc"],
+                "images, maximum": 100 * content["image_scores"]["max"]["auroc"],
+                "pixels": 100 * row.record.metric("pixel"),
+                "found": f"{bad} of {content['data']['test_anomalous']} ({good})",
+            }
+        )
+    by = ["category", "learning rate", "precision", "seed"]
+    columns = [
+        *by, "largest jump", "images, synthetic", "images", "images, maximum", "pixels", "found",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True).round(1)
 
 
 def longer_training(

@@ -244,14 +244,7 @@ def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
         found = matching_records(records, dataset, category, "Ours", preset)
         if not found:
             continue
-        called: dict[int, list[int]] = {0: [], 1: []}  # by whether the image is anomalous
-        for record in found:
-            scores = pd.read_csv(record.folder / "scores.csv")
-            above = scores[record.content["settings"]["image_score"]].gt(
-                record.content["threshold"]["image"]
-            )
-            for anomalous, counts in called.items():
-                counts.append(int(above[scores["anomalous"] == anomalous].sum()))
+        called = [called_anomalous(record) for record in found]
         data = found[0].content["data"]
         rows.append(
             {
@@ -259,11 +252,23 @@ def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
                 "preset": preset,
                 "epochs": ", ".join(str(r.content["training"]["epochs"]) for r in found),
                 "image AUROC, %": ", ".join(f"{100 * r.metric('image'):.0f}" for r in found),
-                "defective images found": _listed(called[1], data["test_anomalous"]),
-                "good images flagged": _listed(called[0], data["test_good"]),
+                "defective images found": _listed(
+                    [bad for bad, _ in called], data["test_anomalous"]
+                ),
+                "good images flagged": _listed([good for _, good in called], data["test_good"]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def called_anomalous(record: Record) -> tuple[int, int]:
+    """How many bad and how many good test images `n2n detect` would call anomalous."""
+    scores = pd.read_csv(record.folder / "scores.csv")
+    above = scores[record.content["settings"]["image_score"]].gt(
+        record.content["threshold"]["image"]
+    )
+    bad = scores["anomalous"].eq(1)
+    return int((above & bad).sum()), int((above & ~bad).sum())
 
 
 def _listed(counts: list[int], whole: int) -> str:

@@ -43,7 +43,8 @@ def record(
         "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
         "settings": settings.as_dict(),
         "training": {"epochs": settings.epochs, "stopped": "epochs"},
-        "data": {"fingerprint": images},
+        "threshold": {"image": 0.25},
+        "data": {"fingerprint": images, "test_anomalous": 100},
     }
     key = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed)
     write_record(key, results, content, lambda folder: write_scores(folder, image))
@@ -144,11 +145,14 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
 
 def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
     settings = make_settings("replication")
-    losses = {(tmp_path, 0): [1.0, 0.5, 0.75, 0.2, 0.3], (tmp_path / "float32", 0): [1.0, 0.5, 0.1]}
-    for (root, seed), values in losses.items():
-        record(root, settings, 0.9, seed)
-        record(root, make_settings("replication", image_score="max"), 0.9, seed)  # the same network
-        record(root, make_settings("replication", epochs=5, t_max=5), 0.9, seed)  # a smaller budget
+    losses = {tmp_path: [1.0, 0.5, 0.75, 0.2, 0.3], tmp_path / "float32": [1.0, 0.5, 0.1]}
+    for root in losses:
+        record(root, settings, 0.9)
+        record(root, make_settings("replication", image_score="max"), 0.9)  # the same network
+        record(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
+    record(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
+    record(tmp_path, make_settings("replication", noise=0.2), 0.8)
+    for root, values in losses.items():
         for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
             content = json.loads((folder / "record.json").read_text())
             content["training"] |= {"best_epoch": 4}
@@ -159,11 +163,23 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
     found = mechanism.jumps(tmp_path)
     assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
         ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
+        ["learning rate 0.0005", "half", pytest.approx(1.5), 3, 4],
+        ["λ = 0.2", "half", pytest.approx(1.5), 3, 4],
         ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
     ]
     (axes,) = mechanism.jumps_figure(found).axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["λ = 0.3, seed 0", "λ = 0.3, seed 0, float32"]
+    assert names[0::3] == ["λ = 0.3, seed 0", "λ = 0.3, seed 0, float32"]
+    table = mechanism.steadier_table(found)
+    by = ["learning rate", "precision"]
+    assert table[by].to_numpy().tolist() == [
+        ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
+    ]  # fmt: skip
+    assert dict(table.iloc[2]) == {
+        "category": "metal plate", "learning rate": "0.001", "precision": "half", "seed": 0,
+        "largest jump": "1.5", "images, synthetic": 80.0, "images": 90.0,
+        "images, maximum": 90.0, "pixels": 90.0, "found": "90 of 100 (1)",
+    }  # fmt: skip
 
 
 def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
