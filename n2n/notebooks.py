@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
 
-STUDY_PAGES = ("methods", "improved", "sensitivity", "mechanism")  # those that only read records
+STUDY_PAGES = ("verdicts", "methods", "improved", "sensitivity", "mechanism")  # read records only
 NOTEBOOKS = Path("notebooks")
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_fails_stops_no_other(
     assert tried == ["metal_plate", "tubes"]
 
 
-@pytest.mark.parametrize("name", ["methods", "improved", "sensitivity", "mechanism"])
+@pytest.mark.parametrize("name", ["verdicts", "methods", "improved", "sensitivity", "mechanism"])
 def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
     execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
 

@@ -1,0 +1,86 @@
+"""What the verdicts can tell apart, from records written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from n2n import verdicts
+from n2n.baseline_settings import make_baseline_settings
+from n2n.records import RunKey, write_record
+from n2n.settings import make_settings, variant
+from tests.test_tables import record
+
+
+def baseline(results: Path, method: str, image: float, **changes: object) -> Path:
+    settings = make_baseline_settings(method, **changes)
+    content = {
+        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.5}},
+        "intervals": {"image": {"auroc": (image, image)}, "pixel": {"auroc": (0.49, 0.51)}},
+        "settings": asdict(settings),
+    }
+    key = RunKey("MPDD", "metal_plate", method, settings.variant, 0)
+    return write_record(key, results, content, lambda _: None).folder
+
+
+def test_each_noise_level_is_judged_against_the_printed_value_of_each(tmp_path: Path) -> None:
+    record(tmp_path, image=0.989, noise=0.2)  # printed: 98.92; an interval of 98.7 to 99.1
+    record(tmp_path, image=0.9)  # printed: 99.57
+    record(tmp_path, image=0.5, noise=0.4, epochs=5, t_max=5, stopped="epochs")  # under-trained
+    table = verdicts.crossed(tmp_path)
+    images = table[table["level"] == "image"].drop(columns=["category", "level"])
+    assert list(images.columns) == ["ours at", "ours", "λ = 0.2", "λ = 0.3"]
+    assert images.to_numpy().tolist() == [
+        ["", "printed", "98.92", "99.57"],
+        ["λ = 0.2", "98.90", "reproduced", "reproduced"],  # within a point of either
+        ["λ = 0.3", "90.00", "not reproduced (lower)", "not reproduced (lower)"],
+    ]
+
+
+def test_other_methods_against_the_cells_of_n2n(tmp_path: Path) -> None:
+    record(tmp_path, image=0.9)
+    baseline(tmp_path, "padim", 0.99)
+    baseline(tmp_path, "dagan", 0.2, epochs=5)
+    baseline(tmp_path, "dagan", 0.3, epochs=10)  # of several budgets the largest
+    baseline(tmp_path, "thumbnail", 0.99, side=16)  # not the method's own settings
+    table = verdicts.other_methods(tmp_path).set_index("method")["Metal Plate, image"]
+    assert table.to_dict() == {
+        "printed for N2N": "99.57", "N2N": "90.0", "PaDiM (EfficientNet-Lite0)": "99.0 ✓",
+        "DAGAN": "30.0",
+    }  # fmt: skip
+
+
+def test_a_further_training_by_hand(tmp_path: Path) -> None:
+    for seed, image in enumerate((0.95, 0.96, 0.97)):
+        record(tmp_path, image=image, seed=seed)
+    record(tmp_path, image=0.97, noise=0.2)  # one seed says nothing of it
+    table = verdicts.further_training(tmp_path)
+    assert set(table["column"]) == {"λ = 0.3"}
+    row = table[table["level"] == "image"].iloc[0]
+    # Mean 96, deviation 1; t of two degrees of freedom is 4.3027: 4.3027 sqrt(4 / 3) = 4.968
+    assert row["a further training"] == "91.0 to 100.0"
+    assert row["holds the paper's"] == "yes"
+    assert row["verdict"] == "not reproduced (lower)"
+    row = table[table["level"] == "pixel"].iloc[0]  # 90 three times, printed: 98.78
+    assert (row["a further training"], row["holds the paper's"]) == ("90.0 to 90.0", "no")
+
+
+def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1]})
+    for seed, top in enumerate(([0.1, 0.5, 0.5, 0.6, 0.7], [0.1, 0.9, 0.5, 0.6, 0.7])):
+        record(tmp_path, seed=seed)
+        settings = make_settings("replication")
+        folder = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed).folder(tmp_path)
+        frame.assign(**{"top1%": top, "max": 0.0}).to_csv(folder / "scores.csv", index=False)
+    folder = baseline(tmp_path, "padim", 0.5)
+    frame.assign(own=[0.0, 0.1, 0.2, 0.3, 0.4]).to_csv(folder / "scores.csv", index=False)
+    table = verdicts.above_every_good(tmp_path).set_index("method")["Metal Plate"]
+    assert table.to_dict() == {"N2N": "2, 0 of 3", "PaDiM (EfficientNet-Lite0)": "3 of 3"}
+
+
+@pytest.mark.parametrize("table", [verdicts.crossed, verdicts.further_training])
+def test_without_a_run_there_is_nothing(table: object, tmp_path: Path) -> None:
+    assert table(tmp_path).empty  # type: ignore[operator]
