@@ -222,6 +222,7 @@ def _run(
             "best_epoch": trained.best_epoch,
             "stopped": trained.stopped,
             "seconds": round(trained.seconds, 1),
+            "commits": trained.commits,
             "by": trained.origin,  # None: by this run
         },
         "inference": {"seconds_per_image": round(per_image, 4)},
@@ -299,6 +300,7 @@ def _load_trained(record: Record, device: torch.device) -> Trained:
         best_epoch=training["best_epoch"],
         stopped=training["stopped"],
         seconds=training["seconds"],
+        commits=training.get("commits", [record.content["provenance"]["commit"]]),
         origin=training.get("by")
         or {"variant": record.key.variant}
         | {name: record.content["provenance"][name] for name in ("commit", "device")},

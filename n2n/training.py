@@ -22,6 +22,7 @@ from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet, UNet
+from n2n.records import commit
 from n2n.settings import Settings
 
 Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
@@ -39,6 +40,7 @@ class Trained:
     best_epoch: int  # counted from 1
     stopped: str  # 'early' or 'epochs'
     seconds: float  # of training, over all interruptions
+    commits: list[str | None]  # of the program, in turn: more than one if another one went on
     origin: dict[str, str | None] | None = None  # the run that trained it, where it was another
 
 
@@ -199,6 +201,7 @@ def train(
         best_epoch=state.best_epoch if settings.checkpoint == "best" else state.epoch,
         stopped="early" if state.waited >= settings.patience else "epochs",
         seconds=sum(row["seconds"] for row in state.history),
+        commits=state.commits,
     )
 
 
@@ -319,6 +322,7 @@ class _State:
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
+        self.commits = [commit()]
 
     def finish_epoch(self, row: dict[str, float], settings: Settings) -> None:
         """Count the epoch, and keep the weights if its loss is the lowest so far."""
@@ -346,6 +350,7 @@ class _State:
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
             "history": self.history,
+            "commits": self.commits,
         }
         try:
             write_whole(path, lambda file: torch.save(state, file))
@@ -375,6 +380,8 @@ class _State:
             self.schedule.load_state_dict(state["schedule"])
             for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
                 setattr(self, name, state[name])
+            earlier = state.get("commits", [None])  # older checkpoints do not say
+            self.commits = earlier + [now for now in self.commits if now != earlier[-1]]
         except (RuntimeError, ValueError, KeyError) as error:
             raise N2NError(
                 f"The checkpoint {path} is of another version of this program; delete it to train "

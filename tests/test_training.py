@@ -159,6 +159,20 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(
     assert resumed.best_epoch == whole.best_epoch
 
 
+def test_a_training_names_every_commit_that_worked_on_it(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    for commit in ("first", "second", "second"):
+        monkeypatch.setattr(training, "commit", lambda commit=commit: commit)
+        trained = run(images, replace(tiny, epochs=2), checkpoint=checkpoint)
+    assert trained.commits == ["first", "second"]
+    state = torch.load(checkpoint, weights_only=True)
+    del state["commits"]  # of a version that did not count them
+    torch.save(state, checkpoint)
+    assert run(images, replace(tiny, epochs=2), checkpoint=checkpoint).commits == [None, "second"]
+
+
 def test_a_checkpoint_of_another_network_is_refused(
     images: torch.Tensor, tiny: Settings, tmp_path: Path
 ) -> None:
