@@ -28,13 +28,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from n2n.baseline_settings import BaselineSettings
 from n2n.errors import BusyError, N2NError, reason
 from n2n.settings import settings_from_dict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORD = "record.json"
 FAILED = "failed.txt"
@@ -62,6 +65,10 @@ class RunKey:
             outside = name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(str(name))
             if outside or not isinstance(name, str):
                 raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
+            if len(name.encode()) > 255:  # as much as a file system takes
+                raise N2NError(
+                    f"The folder's name {name[:60]}... is too long; change fewer settings at once."
+                )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**32:
             raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 to 2^32 - 1.")
@@ -94,6 +101,35 @@ class Record:
         """The 95 % bootstrap interval of a metric over the test images."""
         low, high = self.content["intervals"][level][name]
         return float(low), float(high)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the CSV files beside the record.
+
+        Raises:
+            N2NError: where it is missing or damaged.
+        """
+        import pandas as pd  # slow to import, and the command line looks for records, too
+
+        path = self.folder / name
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise self._damaged(path) from error
+
+    def scores(self) -> pd.DataFrame:
+        """A row per test image: 'anomalous', 0 or 1, its scores, and 'chosen', the run's own.
+
+        Raises:
+            N2NError: where ``scores.csv`` is missing or damaged.
+        """
+        table = self.table("scores.csv")
+        chosen = self.content["settings"].get("image_score", "own")  # baselines have one of theirs
+        if not {"anomalous", chosen} <= set(table.columns):
+            raise self._damaged(self.folder / "scores.csv")
+        return table.assign(chosen=table[chosen])
+
+    def _damaged(self, path: Path) -> N2NError:
+        return N2NError(f"{path} is missing or damaged; delete its folder and run it again.")
 
 
 @contextlib.contextmanager
@@ -249,6 +285,9 @@ def read_record(folder: Path) -> Record:
 
 def _check_types(content: dict[str, Any]) -> None:
     """Refuse a record from elsewhere whose metrics or settings are not what they must be."""
+    for part in ("metrics", "intervals"):
+        for level in ("image", "pixel"):
+            _ = content[part][level]["auroc"]
     values = [value for level in content["metrics"].values() for value in level.values()]
     pairs = [pair for level in content["intervals"].values() for pair in level.values()]
     values += [value for pair in pairs for value in pair]
@@ -256,6 +295,9 @@ def _check_types(content: dict[str, Any]) -> None:
         raise ValueError("a metric is not a number from 0 to 1")
     if content["method"] == "n2n":
         settings_from_dict(content["settings"])
+        _ = content["training"]["epochs"], content["training"]["stopped"]
+        _ = [content["untrained"][level]["auroc"] for level in ("image", "pixel")]
+        _ = content["image_scores"][content["settings"]["image_score"]]["auroc"]
     else:
         BaselineSettings(**content["settings"])
 

@@ -193,7 +193,11 @@ def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) ->
     content = {"provenance": {"wall_seconds": 540.0}, "settings": make_settings().as_dict()}
     metrics = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.5}}
     intervals = {level: {"auroc": [0.4, 0.6]} for level in metrics}
-    done = {"metrics": metrics, "intervals": intervals, **content}
+    done = {
+        "metrics": metrics, "intervals": intervals, "untrained": metrics, **content,
+        "image_scores": {"top1%": {"auroc": 0.5}},
+        "training": {"epochs": 100, "stopped": "epochs"},
+    }  # fmt: skip
     write_record(plan.runs[0].key, tmp_path, done, lambda _: None)
     (plan.runs[1].key.work(tmp_path)).mkdir(parents=True)
     (plan.runs[1].key.work(tmp_path) / "checkpoint.pt").touch()

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,10 +30,13 @@ from n2n.records import (
 from n2n.settings import make_settings
 
 KEY = RunKey("MPDD", "tubes", "n2n", "replication", 0)
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "metrics": {"image": {"auroc": 0.9}, "pixel": {"auroc": float("nan")}},
     "intervals": {"image": {"auroc": (0.8, 0.95)}, "pixel": {"auroc": (float("nan"),) * 2}},
     "settings": make_settings("replication").as_dict(),
+    "training": {"epochs": 100, "stopped": "epochs"},
+    "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": float("nan")}},
+    "image_scores": {"top1%": {"auroc": 0.9}},
 }
 
 
@@ -130,9 +134,14 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         ("metrics", {"image": {"auroc": "<b>best</b>"}, "pixel": {}}),
         ("metrics", {"image": {"auroc": 90}, "pixel": {}}),
         ("metrics", [1]),
+        ("metrics", {}),
+        ("training", {"epochs": 5}),
+        ("untrained", {}),
+        ("image_scores", {"max": {"auroc": 0.5}}),
         ("intervals", {"image": {"auroc": 0.5}, "pixel": {}}),
         ("settings", {"preset": "replication", "epochs": "many"}),
         ("settings", {"colour": 1}),
+        ("settings", {"preset": "replication", "noise": 10**400}),
     ],
 )
 def test_a_record_from_elsewhere_is_checked(tmp_path: Path, entry: str, value: object) -> None:
@@ -141,6 +150,20 @@ def test_a_record_from_elsewhere_is_checked(tmp_path: Path, entry: str, value: o
     path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
     with pytest.raises(N2NError, match=r"record\.json is damaged"):
         read_record(record.folder)
+
+
+@pytest.mark.parametrize("text", [None, "", "anomalous,max\n0,0.5\n", "image\n1,2\n3,4,5\n"])
+def test_damaged_scores_are_named(tmp_path: Path, text: str | None) -> None:
+    record = write_record(KEY, tmp_path, CONTENT, lambda _: None)
+    if text is not None:
+        (record.folder / "scores.csv").write_text(text)
+    with pytest.raises(N2NError, match=r"scores\.csv is missing or damaged; delete its folder"):
+        record.scores()
+
+
+def test_a_name_longer_than_a_file_system_takes_is_refused() -> None:
+    with pytest.raises(N2NError, match="too long; change fewer settings"):
+        RunKey("MPDD", "tubes", "n2n", 256 * "a", 0)
 
 
 @given(parts=st.tuples(st.text(max_size=12), st.text(max_size=12)), seed=st.integers(-2, 10**6))
@@ -156,14 +179,14 @@ def test_no_name_leaves_the_results_folder(parts: tuple[str, str], seed: int) ->
 
 @given(
     st.dictionaries(
-        st.sampled_from(["auroc", "ap", "f1max"]), st.floats(0, 1) | st.just(float("nan"))
+        st.sampled_from(["ap", "f1max", "aupro"]), st.floats(0, 1) | st.just(float("nan"))
     )
 )
 def test_any_metrics_survive_the_round_trip(values: dict[str, float]) -> None:
-    content = {
-        "metrics": {"image": values},
-        "intervals": {"image": {name: (value, value) for name, value in values.items()}},
-        "settings": CONTENT["settings"],
+    intervals = {name: (value, value) for name, value in values.items()}
+    content = CONTENT | {
+        part: CONTENT[part] | {"image": CONTENT[part]["image"] | drawn}
+        for part, drawn in (("metrics", values), ("intervals", intervals))
     }
     with tempfile.TemporaryDirectory() as results:
         record = read_record(write_record(KEY, Path(results), content, nothing).folder)
