@@ -103,7 +103,7 @@ def run_baseline(
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
         if record := finished(key, results):  # by another process, just now
             return record
-        reset_peak_memory(where)
+        own_peak = reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
             progress=progress,
@@ -124,6 +124,7 @@ def run_baseline(
                 Run(dataset, category, settings, seed, precision=trained_in),
                 where,
                 time.monotonic() - began,
+                own_peak,
                 *(ANOMALIB if settings.method in OF_ANOMALIB else ()),
             ),
         }

@@ -10,8 +10,9 @@ import pandas as pd
 
 from n2n.paper import PAPER_LABELS, printed_cells
 from n2n.records import Record, find_records
+from n2n.selection import of_the_same_seeds, parts_of, runs_of
 from n2n.settings import PRESETS, make_settings
-from n2n.tables import matching_records, mean_interval, runs_of
+from n2n.tables import matching_records, mean_interval
 
 # The usual constants of SSIM, and four times the steps for the same work; not in `improved`.
 OTHER_TRAINING = {"c1": 0.01**2, "c2": 0.03**2, "batch_size": 1}
@@ -39,7 +40,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
             matching_records(records, str(cell.dataset), str(cell.category), "Ours", preset)
             for preset in ("replication", "improved")
         )
-        ours, better = _of_the_same_seeds([ours, better])
+        ours, better = of_the_same_seeds([ours, better])
         if not ours or not better:
             continue
         level = str(cell.level)
@@ -72,10 +73,10 @@ def ingredients(results: Path) -> pd.DataFrame:
     """
     records = find_records(results)
     rows = []
-    for dataset, category in dict.fromkeys((r.key.dataset, r.key.category) for r in records):
+    for dataset, category in parts_of(records):
         tried = {n: make_settings("replication", **c) for n, c in INGREDIENTS.items()}
         runs = [runs_of(records, dataset, category, settings) for settings in tried.values()]
-        for (name, settings), found in zip(tried.items(), _of_the_same_seeds(runs), strict=True):
+        for (name, settings), found in zip(tried.items(), of_the_same_seeds(runs), strict=True):
             if not found:
                 continue
             score = f"image_{settings.image_score}"
@@ -101,13 +102,6 @@ def ingredients(results: Path) -> pd.DataFrame:
         "peak in the defect", "seeds", "epochs",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
-
-
-def _of_the_same_seeds(runs: list[list[Record]]) -> list[list[Record]]:
-    """Of each list of runs that is not empty those whose seeds all such lists have."""
-    seeds = [{record.key.seed for record in found} for found in runs if found]
-    shared = set.intersection(*seeds) if seeds else set()
-    return [[record for record in found if record.key.seed in shared] for found in runs]
 
 
 def _mean(values: list[float]) -> str:

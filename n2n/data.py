@@ -12,6 +12,7 @@ import contextlib
 import csv
 import hashlib
 import math
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -137,8 +138,16 @@ def find_categories(root: Path) -> list[tuple[str, str]]:
         for dataset in sorted(root.iterdir())
         if not dataset.name.startswith(".")
         for category in _inside(dataset)
-        if (category / "Data" / "Images").is_dir() or (category / "train" / "good").is_dir()
+        if any(_is_folder(category / inner) for inner in ("Data/Images", "train/good"))
     ]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; no where it must not be looked into."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -409,13 +418,15 @@ def _stays_below(path: Path, folder: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    try:
+        inside = folder.iterdir() if folder.is_dir() else []
+        return sorted(
+            path
+            for path in inside
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+    except PermissionError as error:
+        raise N2NError(f"The folder {folder} must not be read; allow it, or remove it.") from error
 
 
 def _with_any_suffix(stem: Path) -> Path | None:
@@ -438,7 +449,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise N2NError(f"{path} has too many pixels to be a photograph; reduce it.") from error
     except FileNotFoundError as error:
         raise N2NError(f"There is no file {path}; restore it.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         state = "a folder, or a link that leads nowhere"
         if path.is_file():
             state = "truncated or not an image" if path.stat().st_size else "empty"

@@ -142,19 +142,22 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_mib` count from here on; a CPU elsewhere than on Linux cannot.
+def reset_peak_memory(device: torch.device) -> bool:
+    """Let `peak_memory_mib` count from here on, and say whether it does: beside GPUs on Linux only.
 
     What the runs before it have freed, and glibc has kept, is given back first.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
+        return True
+    if device.type == "cpu" and sys.platform == "linux":
         if platform.libc_ver()[0] == "glibc":
             ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             Path("/proc/self/clear_refs").write_text("5")  # the largest size so far := that now
+            return True
+    return False
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -112,15 +112,17 @@ def run_experiment(
     with only_one(key, results):
         if record := finished(key, results):  # by another process, just now
             return record
-        reset_peak_memory(where)
+        own_peak = reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size,
             cache=results / "work" / "images", progress=progress,
         )  # fmt: skip
         refuse_other_images(key, results, images.fingerprint)
+        prepared = time.monotonic() - began
         return _run(
-            key, images, settings, where, dtype, results, compile_network, trace, progress, began
-        )
+            key, images, settings, where, dtype, results, compile_network, trace, progress,
+            prepared, own_peak,
+        )  # fmt: skip
 
 
 def _run(
@@ -133,11 +135,11 @@ def _run(
     compile_network: bool,
     trace: int,
     progress: bool,
-    began: float,
+    prepared: float,
+    own_peak: bool,
 ) -> Record:
     """Train, detect, measure and write the record; see `run_experiment`."""
     seed, trained_in = key.seed, str(dtype).removeprefix("torch.")
-    prepared = time.monotonic() - began
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
     development = development_set(images, held_out)
     checkpoint = key.work(results) / "checkpoint.pt"
@@ -184,16 +186,14 @@ def _run(
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
     expected = _expected(trained.network, images.train[learned], settings, where)
-    seen = []
-    for part in (development, images):
-        detecting = time.monotonic()
-        seen.append(
-            detect(
-                trained.network, part.test, settings, where, expected=expected, progress=progress
-            )
-        )
-        per_image = (time.monotonic() - detecting) / len(part.test)  # of the test images, at last
-    held_out_seen, detected = seen
+    held_out_seen = detect(
+        trained.network, development.test, settings, where, expected=expected, progress=progress
+    )
+    detecting = time.monotonic()
+    detected = detect(
+        trained.network, images.test, settings, where, expected=expected, progress=progress
+    )
+    per_image = (time.monotonic() - detecting) / len(images.test)
     (untrained,) = look(build_network(settings, seed, where), images)
     normal = ~development.labels
 
@@ -231,6 +231,7 @@ def _run(
             Run(key.dataset, key.category, settings, seed, precision=trained_in),
             where,
             prepared + time.monotonic() - resumed,
+            own_peak,
         )
         | {
             "scored_in": "float32",  # without this entry: in the precision of the training
@@ -275,7 +276,7 @@ def _trained_already(
     for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
-        with contextlib.suppress(N2NError, KeyError):
+        with contextlib.suppress(N2NError, KeyError, OSError, ValueError):
             record = read_record(weights.parent)
             content = record.content
             if (
@@ -290,7 +291,7 @@ def _trained_already(
 def _load_trained(record: Record, device: torch.device) -> Trained:
     """The network of a finished run, and how it came about."""
     training = record.content["training"]
-    history = pd.read_csv(record.folder / "history.csv")
+    history = record.table("history.csv")
     return Trained(
         network=load_network(record.folder, device)[0],
         history=[

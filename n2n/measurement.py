@@ -49,13 +49,16 @@ def about_data(images: Category) -> dict[str, Any]:
     }
 
 
-def about_run(run: Run, device: torch.device, seconds: float, *packages: str) -> dict[str, Any]:
+def about_run(
+    run: Run, device: torch.device, seconds: float, own_peak: bool, *packages: str
+) -> dict[str, Any]:
     """What a record says of how it was made: program, machine, command, time and memory.
 
     Args:
         run: with the precision that its training had.
         device: that it ran on.
         seconds: that all of it took.
+        own_peak: whether the count of memory began with it; see `n2n.device.reset_peak_memory`.
         packages: whose versions matter beside those of `n2n.records.provenance`.
     """
     return provenance(*packages) | {
@@ -64,7 +67,7 @@ def about_run(run: Run, device: torch.device, seconds: float, *packages: str) ->
         "command": run.command,
         "wall_seconds": round(seconds, 1),
         "peak_memory_mib": round(peak_memory_mib(device)),
-        "peak_memory_of": "this run",  # else a bound: of the process before it, too
+        "peak_memory_of": "this run" if own_peak else "its process",  # the latter is a bound
     }
 
 

@@ -7,7 +7,6 @@ seed's; the base's own spread over its seeds says how much that is.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
-from n2n.records import Record, check_same_images, find_records
+from n2n.records import Record, check_same_images
+from n2n.selection import category_names, own_records
 from n2n.settings import DETECTION, Settings, changes, make_settings, settings_from_dict
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
@@ -55,8 +55,6 @@ def label(changed: dict[str, Any]) -> str:
     """A short name of a variant for a reader: 'λ = 0.2', 'learning rate 0.0001'."""
     if not changed:
         return "the base"
-    if changed == changes(_small_paper(), BASE):
-        return "preset paper, 40 epochs"
     parts = []
     for name, value in changed.items():
         if name == "t_max" and changed.get("epochs") == value:
@@ -84,8 +82,10 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
     """
-    rows = []
-    for record in own_records(results):
+    records, rows = own_records(results), []
+    names = category_names(records)
+    named = {str(changes(_small_paper(), BASE)): "preset paper, 40 epochs"} if base == BASE else {}
+    for record in records:
         settings = settings_from_dict(record.content["settings"])
         if not in_study(settings, base):
             continue
@@ -102,8 +102,8 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         for level, (auroc, untrained) in aurocs.items():
             rows.append(
                 {
-                    "category": record.key.category,
-                    "variant": label(changed),
+                    "category": names[record.key.dataset, record.key.category],
+                    "variant": named.get(str(changed), label(changed)),
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
                     "level": level,
@@ -175,9 +175,8 @@ def _interval(
     """The 95 % interval of the mean change of image-level AUROC, in points."""
 
     def read(record: Record) -> pd.DataFrame:
-        scores = pd.read_csv(record.folder / "scores.csv", index_col="image")
-        chosen = scores["mean" if level == "mean" else record.content["settings"]["image_score"]]
-        return scores.assign(score=chosen)[["score", "anomalous"]]
+        scores = record.scores().set_index("image")
+        return scores.assign(score=scores["mean" if level == "mean" else "chosen"])
 
     pairs = []
     for one, other in zip(records, others, strict=True):
@@ -310,18 +309,6 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     )
     means = means.round(1).reset_index()
     return means.astype({"synthetic defects": str, "test images": str})
-
-
-def own_records(results: Path) -> list[Record]:
-    """The records of our method; of equal settings under two presets the first."""
-    found: dict[tuple[str, str, int, Settings], Record] = {}
-    for record in find_records(results):
-        key = record.key
-        if key.method == "n2n":
-            settings = settings_from_dict(record.content["settings"])
-            plain = dataclasses.replace(settings, preset="replication")
-            found.setdefault((key.dataset, key.category, key.seed, plain), record)
-    return list(found.values())
 
 
 def _small_paper() -> Settings:

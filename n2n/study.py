@@ -43,8 +43,8 @@ def missing_runs(
         categories: only these; None is all that are found.
         seeds: one run each.
         preset: which settings of our method.
-        epochs: a smaller or larger budget than the preset's, or a baseline's own. What has been
-            run with a larger one is left alone: a table shows the largest.
+        epochs: a smaller or larger budget than the preset's, or a baseline's own. What our method
+            has run with a larger one is left alone: a table shows the largest.
     """
     cells = printed_cells()
     cells = cells[cells["table"] == table]
@@ -113,6 +113,8 @@ def run_missing(
     for run in tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2):
         try:
             records.append(_make(run, Path(data), Path(results), device, True))
+        except BusyError as error:
+            say(f"left to the other process: {error}")
         except N2NError as error:
             failures.append(f"{run.key.folder(Path(results))}: {error}")
     if failures:

@@ -22,14 +22,12 @@ import pandas as pd
 from n2n import figures
 from n2n.errors import N2NError, reason
 from n2n.paper import audit, label, printed_cells
-from n2n.records import Record, check_same_images, find_records
+from n2n.records import Record, find_records
+from n2n.selection import runs_of
 from n2n.settings import (
     IMAGE_SCORES,
     PRESETS,
-    Settings,
-    fills,
     make_settings,
-    settings_from_dict,
 )
 
 TOLERANCE = 1.0  # points of AUROC; the paper gives no interval of its own
@@ -68,25 +66,6 @@ def matching_records(
     return runs_of(records, dataset, category, make_settings(preset, **changes))
 
 
-def runs_of(records: list[Record], dataset: str, category: str, settings: Settings) -> list[Record]:
-    """The runs of these settings, whatever preset they were named after, one per seed.
-
-    Their number of epochs may be another, as `n2n.settings.budget` makes it; those of the largest
-    are taken.
-    """
-    found: dict[int, dict[int, Record]] = {}
-    for record in records:
-        key = record.key
-        if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
-            continue
-        run = settings_from_dict(record.content["settings"])
-        if fills(run, settings):
-            found.setdefault(run.epochs, {}).setdefault(key.seed, record)
-    runs = list(found[max(found)].values()) if found else []
-    check_same_images(runs)
-    return runs
-
-
 def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFrame:
     """Every cell of a printed table beside ours.
 
@@ -98,7 +77,8 @@ def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFr
     Returns:
         A row per cell: dataset, category, column, level, printed (text), paper (percent), ours
         (percent, mean of the seeds), std, low, high, difference, untrained (percent),
-        other_scores (text), seeds, epochs, verdict and the folders of the records.
+        other_scores (text), seeds, epochs, verdict, short (whether a run used up a smaller
+        budget) and the folders of the records.
     """
     return _compare(table, find_records(results), preset)
 
@@ -209,7 +189,7 @@ def _with_averages(cells: pd.DataFrame) -> pd.DataFrame:
             paper = float(cells.loc[index, "paper"])
             short = bool(group["short"].any())
             cells.loc[index, "verdict"] = verdict(paper, ours.mean(), np.nan, np.nan, short)
-    return cells.drop(columns="short")
+    return cells
 
 
 def own_cells(cells: pd.DataFrame) -> pd.DataFrame:
@@ -263,10 +243,8 @@ def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
 
 def called_anomalous(record: Record) -> tuple[int, int]:
     """How many bad and how many good test images `n2n detect` would call anomalous."""
-    scores = pd.read_csv(record.folder / "scores.csv")
-    above = scores[record.content["settings"]["image_score"]].gt(
-        record.content["threshold"]["image"]
-    )
+    scores = record.scores()
+    above = scores["chosen"].gt(record.content["threshold"]["image"])
     bad = scores["anomalous"].eq(1)
     return int((above & bad).sum()), int((above & ~bad).sum())
 
@@ -409,7 +387,7 @@ def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> li
     written = []
     for table, cells in tables.items():
         csv = out / f"table{table}.csv"
-        cells.assign(records=cells["records"].str.join(" ")).to_csv(
+        cells.drop(columns="short").assign(records=cells["records"].str.join(" ")).to_csv(
             csv, index=False, float_format="%.4f"
         )
         text = f"**Table {table}. {TITLES[table]}.** Paper against preset `{preset}`.\n\n"

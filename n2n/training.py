@@ -105,7 +105,7 @@ def train(
     continues from a checkpoint ends with the numbers of an undisturbed one.
 
     Args:
-        images: all training images, uint8, (N, 3, S, S); a fifth of them becomes validation.
+        images: all training images, uint8, (N, 3, S, S), validation among them.
         settings: see `Settings`.
         seed: of the initial weights, the split, the order and the noise.
         device: where to train.
@@ -119,7 +119,7 @@ def train(
 
     Raises:
         N2NError: where the loss is no longer finite or has blown up, the memory is too small, or
-            the checkpoint belongs to another run.
+            the checkpoint belongs to another run or cannot be written.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -165,12 +165,13 @@ def train(
                     f"{train_loss:.3g}, {BLOWN_UP:g} times that of the first epoch and more, in ",
                     state.epoch,
                     settings,
+                    precision,
                 )
             schedule.step()
             network.eval()
             validation_loss = _validate(step, images, validation, settings, precision)
             if not math.isfinite(validation_loss):
-                raise _diverged("not a number in ", state.epoch, settings)
+                raise _diverged("not a number in ", state.epoch, settings, precision)
             state.finish_epoch(
                 {
                     "epoch": state.epoch + 1,
@@ -263,16 +264,17 @@ def _train_epoch(
     if not math.isfinite(mean):
         finite = torch.stack(losses).isfinite().tolist()
         step = finite.index(False) + 1 if False in finite else len(finite)
-        raise _diverged(f"not a number in step {step} of {len(finite)} of ", epoch, settings)
+        where = f"not a number in step {step} of {len(finite)} of "
+        raise _diverged(where, epoch, settings, precision)
     return mean
 
 
-def _diverged(loss: str, epoch: int, settings: Settings) -> N2NError:
-    return N2NError(
-        f"The loss is {loss}epoch {epoch + 1}; "
-        f"lower --learning-rate (now {settings.learning_rate:g}), or delete the checkpoint and "
-        "train with --precision float32. The checkpoint before it is kept."
-    )
+def _diverged(loss: str, epoch: int, settings: Settings, precision: torch.dtype) -> N2NError:
+    """What to say of a loss that is lost; a checkpoint of an epoch before it stays."""
+    mend = f"lower --learning-rate (now {settings.learning_rate:g})"
+    if precision != torch.float32:
+        mend += ", or delete its checkpoint, if there is one, and train with --precision float32"
+    return N2NError(f"The loss is {loss}epoch {epoch + 1}; {mend}.")
 
 
 @torch.inference_mode()
@@ -322,12 +324,14 @@ class _State:
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.commits = [commit()]
+        self.commits: list[str | None] = []
 
     def finish_epoch(self, row: dict[str, float], settings: Settings) -> None:
         """Count the epoch, and keep the weights if its loss is the lowest so far."""
         self.epoch += 1
         self.history.append(row)
+        if self.commits[-1:] != [commit()]:
+            self.commits.append(commit())
         loss = row["validation_loss" if settings.monitor == "validation" else "train_loss"]
         if loss < self.best_loss:
             self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
@@ -380,8 +384,7 @@ class _State:
             self.schedule.load_state_dict(state["schedule"])
             for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
                 setattr(self, name, state[name])
-            earlier = state.get("commits", [None])  # older checkpoints do not say
-            self.commits = earlier + [now for now in self.commits if now != earlier[-1]]
+            self.commits = state.get("commits", [None])  # older checkpoints do not say
         except (RuntimeError, ValueError, KeyError) as error:
             raise N2NError(
                 f"The checkpoint {path} is of another version of this program; delete it to train "

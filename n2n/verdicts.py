@@ -11,42 +11,41 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from n2n.baseline_settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label, printed_cells
-from n2n.records import Record, find_records
-from n2n.tables import compare, matching_records, mean_interval, own_measurements, verdict
-
-Runs = dict[str, dict[tuple[str, str], list[Record]]]  # by method, then by data set and category
+from n2n.records import find_records
+from n2n.selection import category_names, runs_of_every_method
+from n2n.tables import compare, compare_all, mean_interval, own_measurements, verdict
 
 
 def crossed(results: Path) -> pd.DataFrame:
     """Each of our values of Table 4 judged against the printed value of *every* coefficient.
 
     A rule that tells noise levels apart would pass the diagonal alone. The first row of each
-    category and level are the printed values; under-trained cells and columns are left out.
+    category and level are the printed values; runs of a smaller budget are left out.
     """
     cells = compare(4, results)
-    run = cells[cells["ours"].notna() & cells["category"].ne("average")]
-    run = run[run["verdict"] != "under-trained"]
     rows = []
-    for (category, level), group in run.groupby(["category", "level"], sort=False):
+    for (category, level), group in cells.groupby(["category", "level"], sort=False):
+        run = group[group["ours"].notna() & ~group["short"]]
+        if category == "average" or run.empty:
+            continue
         columns = [label(column) for column in group["column"]]
         name = {"category": label(str(category)), "level": level}
         printed = dict(zip(columns, group["printed"], strict=True))
         rows.append(name | {"ours at": "", "ours": "printed"} | printed)
-        for mine in group.itertuples():
+        for mine in run.itertuples():
             judged = [verdict(paper, mine.ours, mine.low, mine.high) for paper in group["paper"]]
             rows.append(
                 name
                 | {"ours at": label(str(mine.column)), "ours": f"{mine.ours:.2f}"}
                 | dict(zip(columns, judged, strict=True))
             )
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows)
 
 
 def other_methods(results: Path) -> pd.DataFrame:
     """Every method's AUROC (percent) judged against the cells that the paper prints for *N2N*."""
-    runs = _runs(results)
+    runs = runs_of_every_method(find_records(results))
     rows: dict[str, dict[str, str]] = {"printed for N2N": {}}
     cells = printed_cells()
     for cell in cells[cells["table"].isin([1, 2, 3]) & cells["column"].eq("Ours")].itertuples():
@@ -58,9 +57,7 @@ def other_methods(results: Path) -> pd.DataFrame:
                 passed = verdict(float(cell.value), ours, *interval) == "reproduced"
                 rows["printed for N2N"][column] = str(cell.printed)
                 rows.setdefault(method, {})[column] = f"{ours:.1f}" + " ✓" * passed
-    frame = pd.DataFrame(rows).T.fillna("")
-    frame.index.name = "method"
-    return frame.reset_index()
+    return _by_method(rows) if len(rows) > 1 else pd.DataFrame()
 
 
 def further_training(results: Path) -> pd.DataFrame:
@@ -69,12 +66,11 @@ def further_training(results: Path) -> pd.DataFrame:
     The tables' interval is over test images, of which the authors had the same; so what sets two
     runs apart is the training. Of n seeds with mean m and deviation s, the 95 % prediction interval
     of one more is ``m ± t(n - 1) s sqrt(1 + 1 / n)``, if seeds are normally distributed. Cells of
-    three seeds at least.
+    three seeds at least and of a whole budget.
     """
-    printed = own_measurements({table: compare(table, results) for table in (1, 2, 3, 4, 5)})
     rows = []
-    for cell in printed.itertuples():
-        if cell.seeds < 3:
+    for cell in own_measurements(compare_all(results)).itertuples():
+        if cell.seeds < 3 or cell.short:
             continue
         reach = student.ppf(0.975, cell.seeds - 1) * cell.std * np.sqrt(1 + 1 / cell.seeds)
         low, high = cell.ours - reach, cell.ours + reach
@@ -100,43 +96,25 @@ def above_every_good(results: Path) -> pd.DataFrame:
     What a threshold without a false alarm finds at most: it is set on the test images themselves,
     so this is a diagnosis and no performance.
     """
+    records = find_records(results)
+    names = category_names(records)
     rows: dict[str, dict[str, str]] = {}
-    for method, parts in _runs(results).items():
-        for (_, category), found in parts.items():
+    for method, parts in runs_of_every_method(records).items():
+        for part, found in parts.items():
             counts = []
             for record in found:
-                scores = pd.read_csv(record.folder / "scores.csv")
-                chosen = scores[record.content["settings"].get("image_score", "own")]
+                scores = record.scores()
                 bad = scores["anomalous"].eq(1)
-                counts.append(int((chosen[bad] > chosen[~bad].max()).sum()))
+                counts.append(int((scores["chosen"][bad] > scores["chosen"][~bad].max()).sum()))
+            if bad.all() or not bad.any():
+                continue  # nothing to rank
             counted = ", ".join(map(str, counts)) if len(set(counts)) > 1 else str(counts[0])
-            rows.setdefault(method, {})[label(category)] = f"{counted} of {bad.sum()}"
+            rows.setdefault(method, {})[label(names[part])] = f"{counted} of {bad.sum()}"
+    return _by_method(rows)
+
+
+def _by_method(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """A row for each method and a column for each of its entries, empty where it has none."""
     frame = pd.DataFrame(rows).T.fillna("")
     frame.index.name = "method"
     return frame.reset_index()
-
-
-def _runs(results: Path) -> Runs:
-    """The tables' runs of N2N, and those of every other method with its own settings.
-
-    Of several budgets of a method the largest.
-    """
-    records = find_records(results)
-    parts = dict.fromkeys((record.key.dataset, record.key.category) for record in records)
-    runs: Runs = {}
-    for part in parts:
-        if ours := matching_records(records, *part, "Ours", "replication"):
-            runs.setdefault("N2N", {})[part] = ours
-    for name in METHODS:
-        for part in parts:
-            found: dict[int, list[Record]] = {}
-            for record in records:
-                key, values = record.key, record.content["settings"]
-                here = (key.dataset, key.category, key.method) == (*part, name)
-                if here and BaselineSettings(**values).own:
-                    found.setdefault(values.get("epochs") or 0, []).append(record)
-            if found:
-                largest = found[max(found)]
-                shown = row_label(largest[0].content["settings"], budget=False)
-                runs.setdefault(shown, {})[part] = largest
-    return runs

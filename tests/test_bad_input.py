@@ -72,6 +72,8 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
     ("sixteen bits", lambda f: Image.fromarray(np.full((64, 64), 30000, np.uint16)).save(first(f)),
      FINE, FINE),
     ("animation", animate, FINE, FINE),
+    ("broken EXIF", lambda f: Image.new("RGB", (64, 64)).save(first(f), exif=b"Exif\0\0II*\0"),
+     NOT_READ + "truncated", NOT_READ + "truncated"),
     ("image that links to itself", lambda f: loop(first(f)), "link that leads", "symbolic links"),
     ("folder that links to itself", lambda f: loop(f / "train/good"), "no category", "no training"),
     ("link to a folder above", lambda f: (f / "test/up").symlink_to(f), FINE, FINE),

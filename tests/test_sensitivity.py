@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n import beyond, mechanism, sensitivity
+from n2n import beyond, confounds, course, mechanism, sensitivity
 from n2n.baseline_settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import RunKey, write_record
@@ -129,15 +129,15 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
         }
         key = RunKey("MPDD", "bracket_white", "thumbnail", settings.variant, 0)
         write_record(key, tmp_path, content, lambda _: None)
-    table = mechanism.thumbnail_table(tmp_path)
+    table = confounds.thumbnail_table(tmp_path)
     assert table.to_numpy().tolist() == [
         ["bracket white", "8×8", "40.0 (40 to 60)", "50.0", "89.33"],
         ["bracket white", "16×16", "80.0 (40 to 60)", "50.0", "89.33"],
     ]
-    assert mechanism.masks_table(tmp_path).to_numpy().tolist() == [
+    assert confounds.masks_table(tmp_path).to_numpy().tolist() == [
         ["bracket white", "0.10", "4.0", "75"]
     ]
-    found = mechanism.hidden_defects(tmp_path)  # of the method's own size alone
+    found = confounds.hidden_defects(tmp_path)  # of the method's own size alone
     assert found[["detector", "whole", "hidden"]].to_numpy().tolist() == [
         ["Nearest thumbnail", 40.0, 30.0]
     ]
@@ -152,6 +152,7 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
         record(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
     record(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
     record(tmp_path, make_settings("replication", noise=0.2), 0.8)
+    record(tmp_path, make_settings("improved"), 0.8)  # the first by name, of the same network
     for root, values in losses.items():
         for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
             content = json.loads((folder / "record.json").read_text())
@@ -160,17 +161,17 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
             (folder / "record.json").write_text(json.dumps(content))
             history = pd.DataFrame({"epoch": range(1, len(values) + 1), "train_loss": values})
             history.to_csv(folder / "history.csv", index=False)
-    found = mechanism.jumps(tmp_path)
+    found = course.jumps(tmp_path)
     assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
-        ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
         ["learning rate 0.0005", "half", pytest.approx(1.5), 3, 4],
         ["λ = 0.2", "half", pytest.approx(1.5), 3, 4],
         ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
+        ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
     ]
-    (axes,) = mechanism.jumps_figure(found).axes
+    (axes,) = course.jumps_figure(found).axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names[0::3] == ["λ = 0.3, seed 0", "λ = 0.3, seed 0, float32"]
-    table = mechanism.steadier_table(found)
+    assert names[2:] == ["λ = 0.3, seed 0, float32", "λ = 0.3, seed 0"]
+    table = course.steadier_table(found)
     by = ["learning rate", "precision"]
     assert table[by].to_numpy().tolist() == [
         ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
@@ -192,7 +193,7 @@ def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
         content = json.loads(path.read_text())
         content["metrics"]["pixel"] |= {"ap": 0.1, "aupro": 0.8}
         path.write_text(json.dumps(content))
-    table = mechanism.longer_training(tmp_path, "metal_plate")
+    table = course.longer_training(tmp_path, "metal_plate")
     assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
     assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
     assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"
@@ -211,10 +212,10 @@ def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> 
     write_record(
         RunKey("VisA", "pcb1", "image-mean", settings.variant, 0), tmp_path, content, lambda _: None
     )
-    assert mechanism.image_mean_table(tmp_path).to_numpy().tolist() == [
+    assert confounds.image_mean_table(tmp_path).to_numpy().tolist() == [
         ["pcb1", "detail", "20.0", "30.0", "70.0 (60 to 80)"]
     ]
-    assert mechanism.hidden_defects(tmp_path).empty
+    assert confounds.hidden_defects(tmp_path).empty
 
 
 def test_hidden_defects_of_full_size_runs(results: Path) -> None:
@@ -222,7 +223,7 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     record(results, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
     record(results, make_settings("improved"), 0.88)
     record(results, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
-    found = mechanism.hidden_defects(results).set_index("detector")
+    found = confounds.hidden_defects(results).set_index("detector")
     assert dict(found["whole"]) == pytest.approx(
         {
             "N2N, as in the tables": 98,
@@ -242,10 +243,10 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
     content = json.loads(older.read_text())
     del content["hidden_alike"]
     older.write_text(json.dumps(content))
-    again = mechanism.hidden_defects(results).set_index("detector")
+    again = confounds.hidden_defects(results).set_index("detector")
     assert np.isnan(again.loc["N2N, as in the tables", "alike"])  # not that of the other seed
     assert again.loc["N2N, as in the tables", "hidden"] == pytest.approx(30)
-    axes = mechanism.hidden_figure(found.reset_index()).axes[0]
+    axes = confounds.hidden_figure(found.reset_index()).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "N2N, λ = 0.2; mean score", "N2N, improved: the score calibrated", "N2N, as in the tables"
     ]  # fmt: skip
@@ -274,7 +275,7 @@ def test_tables_from_records(results: Path) -> None:
     assert list(inside["seeds"]) == [3, 2]
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
-    trivial = mechanism.trivial_table(results).set_index("detector")
+    trivial = confounds.trivial_table(results).set_index("detector")
     assert trivial.loc["distance to the mean image", "metal plate, image"] == 30.0
     assert trivial.loc["trained network", "metal plate, image"] == 73.0
 
@@ -298,9 +299,9 @@ def test_labels(changed: dict[str, object], expected: str) -> None:
     assert sensitivity.label(changes(small(**changed), sensitivity.BASE)) == expected
 
 
-def test_the_literal_paper_has_a_name() -> None:
-    paper = make_settings("paper", image_size=128, width=16, epochs=40, t_max=40)
-    assert sensitivity.label(changes(paper, sensitivity.BASE)) == "preset paper, 40 epochs"
+def test_the_literal_paper_has_a_name(tmp_path: Path) -> None:
+    record(tmp_path, make_settings("paper", image_size=128, width=16, epochs=40, t_max=40), 0.5)
+    assert set(sensitivity.study_runs(tmp_path)["variant"]) == {"preset paper, 40 epochs"}
 
 
 def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:

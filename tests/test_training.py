@@ -163,14 +163,24 @@ def test_a_training_names_every_commit_that_worked_on_it(
     images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
-    for commit in ("first", "second", "second"):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(epoch: int, network: torch.nn.Module) -> None:
+        if epoch == 2:  # the checkpoint is that of the first epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "commit", lambda: "first")
+    with pytest.raises(KeyboardInterrupt):
+        run(images, replace(tiny, epochs=3), checkpoint=checkpoint, after_epoch=stop)
+    begun = torch.load(checkpoint, weights_only=True)
+    for commit in ("second", "third"):  # the third finds nothing left to do
         monkeypatch.setattr(training, "commit", lambda commit=commit: commit)
-        trained = run(images, replace(tiny, epochs=2), checkpoint=checkpoint)
-    assert trained.commits == ["first", "second"]
-    state = torch.load(checkpoint, weights_only=True)
-    del state["commits"]  # of a version that did not count them
-    torch.save(state, checkpoint)
-    assert run(images, replace(tiny, epochs=2), checkpoint=checkpoint).commits == [None, "second"]
+        trained = run(images, replace(tiny, epochs=3), checkpoint=checkpoint)
+        assert trained.commits == ["first", "second"]
+    del begun["commits"]  # of a version that did not count them
+    torch.save(begun, checkpoint)
+    trained = run(images, replace(tiny, epochs=3), checkpoint=checkpoint)
+    assert trained.commits == [None, "third"]
 
 
 def test_a_checkpoint_of_another_network_is_refused(

@@ -29,14 +29,16 @@ def baseline(results: Path, method: str, image: float, **changes: object) -> Pat
 def test_each_noise_level_is_judged_against_the_printed_value_of_each(tmp_path: Path) -> None:
     record(tmp_path, image=0.989, noise=0.2)  # printed: 98.92; an interval of 98.7 to 99.1
     record(tmp_path, image=0.9)  # printed: 99.57
-    record(tmp_path, image=0.5, noise=0.4, epochs=5, t_max=5, stopped="epochs")  # under-trained
+    short = {"epochs": 5, "t_max": 5, "stopped": "epochs"}
+    record(tmp_path, image=0.993, noise=0.4, **short)  # left out, though it agrees
+    record(tmp_path, image=0.5, noise=0.0, **short)
     table = verdicts.crossed(tmp_path)
     images = table[table["level"] == "image"].drop(columns=["category", "level"])
-    assert list(images.columns) == ["ours at", "ours", "λ = 0.2", "λ = 0.3"]
+    assert list(images.columns) == ["ours at", "ours", "λ = 0", "λ = 0.2", "λ = 0.3", "λ = 0.4"]
     assert images.to_numpy().tolist() == [
-        ["", "printed", "98.92", "99.57"],
-        ["λ = 0.2", "98.90", "reproduced", "reproduced"],  # within a point of either
-        ["λ = 0.3", "90.00", "not reproduced (lower)", "not reproduced (lower)"],
+        ["", "printed", "97.83", "98.92", "99.57", "99.30"],
+        ["λ = 0.2", "98.90", "not reproduced (higher)", *3 * ["reproduced"]],
+        ["λ = 0.3", "90.00", *4 * ["not reproduced (lower)"]],
     ]
 
 
@@ -46,10 +48,11 @@ def test_other_methods_against_the_cells_of_n2n(tmp_path: Path) -> None:
     baseline(tmp_path, "dagan", 0.2, epochs=5)
     baseline(tmp_path, "dagan", 0.3, epochs=10)  # of several budgets the largest
     baseline(tmp_path, "thumbnail", 0.99, side=16)  # not the method's own settings
+    baseline(tmp_path, "padim", 0.5, backbone="wide-resnet50-2")  # another method
     table = verdicts.other_methods(tmp_path).set_index("method")["Metal Plate, image"]
     assert table.to_dict() == {
         "printed for N2N": "99.57", "N2N": "90.0", "PaDiM (EfficientNet-Lite0)": "99.0 ✓",
-        "DAGAN": "30.0",
+        "PaDiM (WideResNet-50-2)": "50.0", "DAGAN": "30.0",
     }  # fmt: skip
 
 
@@ -57,6 +60,8 @@ def test_a_further_training_by_hand(tmp_path: Path) -> None:
     for seed, image in enumerate((0.95, 0.96, 0.97)):
         record(tmp_path, image=image, seed=seed)
     record(tmp_path, image=0.97, noise=0.2)  # one seed says nothing of it
+    for seed in range(3):
+        record(tmp_path, seed=seed, noise=0.4, epochs=5, t_max=5, stopped="epochs")
     table = verdicts.further_training(tmp_path)
     assert set(table["column"]) == {"λ = 0.3"}
     row = table[table["level"] == "image"].iloc[0]
@@ -77,10 +82,18 @@ def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
         frame.assign(**{"top1%": top, "max": 0.0}).to_csv(folder / "scores.csv", index=False)
     folder = baseline(tmp_path, "padim", 0.5)
     frame.assign(own=[0.0, 0.1, 0.2, 0.3, 0.4]).to_csv(folder / "scores.csv", index=False)
+    folder = baseline(tmp_path, "dagan", 0.5)
+    frame.assign(own=0.5, anomalous=1).to_csv(folder / "scores.csv", index=False)  # no good one
     table = verdicts.above_every_good(tmp_path).set_index("method")["Metal Plate"]
     assert table.to_dict() == {"N2N": "2, 0 of 3", "PaDiM (EfficientNet-Lite0)": "3 of 3"}
 
 
-@pytest.mark.parametrize("table", [verdicts.crossed, verdicts.further_training])
+@pytest.mark.parametrize(
+    "table",
+    [
+        verdicts.crossed, verdicts.other_methods, verdicts.further_training,
+        verdicts.above_every_good,
+    ],
+)  # fmt: skip
 def test_without_a_run_there_is_nothing(table: object, tmp_path: Path) -> None:
     assert table(tmp_path).empty  # type: ignore[operator]

@@ -1,0 +1,254 @@
+"""Along the training: detection, the losses and their jumps, and what more epochs change.
+
+All from run records; the small study's runs are those of `n2n.sensitivity`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.records import Record, find_records
+from n2n.selection import category_names, own_records, parts_of, runs_of
+from n2n.sensitivity import BASE, label
+from n2n.settings import DETECTION, PRESETS, changes, settings_from_dict
+from n2n.tables import called_anomalous
+
+
+def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
+    """The runs whose detection was measured along the training, and those measurements."""
+    return [
+        (record, record.table("trace.csv"))
+        for record in own_records(results)
+        if (record.folder / "trace.csv").exists()
+    ]
+
+
+def trace_figure(results: Path, category: str) -> Figure:
+    """Detection and validation loss along the training, for each learning rate of the study."""
+    figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    rates = plt.get_cmap("viridis")
+    chosen = [
+        (record, trace)
+        for record, trace in traced(results)
+        if record.key.category == category
+        and record.key.seed == 0
+        and set(changes(settings_from_dict(record.content["settings"]), BASE)) <= {"learning_rate"}
+    ]
+    chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
+    for number, (record, trace) in enumerate(chosen):
+        history = record.table("history.csv")
+        colour = rates(0.15 + 0.7 * number / max(len(chosen) - 1, 1))
+        name = f"{record.content['settings']['learning_rate']:g}"
+        columns[0].plot(history["epoch"], history["validation_loss"], color=colour, label=name)
+        for axes, column in (
+            (columns[1], f"test_image_{BASE.image_score}"),
+            (columns[2], "test_pixel"),
+        ):
+            untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
+            epochs = np.concatenate([[0], trace["epoch"]])
+            values = np.concatenate([[untrained["auroc"]], trace[column]])
+            axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
+    columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
+    if chosen:
+        figure.legend(
+            *columns[0].get_legend_handles_labels(), title="learning rate",
+            loc="outside right upper",
+        )  # fmt: skip
+    # The same scale in every figure, so that they can be compared
+    columns[1].set(
+        xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})", ylim=(0, 102)
+    )
+    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
+    figure.suptitle(category.replace("_", " "))
+    plt.close(figure)
+    return figure
+
+
+def full_size_figure(results: Path) -> Figure:
+    """Detection along the training of the tables' own runs, on synthetic and on real defects."""
+    records = find_records(results)
+    shown = {
+        record.key
+        for part in parts_of(records)
+        for record in runs_of(records, *part, PRESETS["replication"])
+    }
+    chosen = [(record, trace) for record, trace in traced(results) if record.key in shown]
+    rows = max(-(-len(chosen) // 2), 1)
+    figure, grid = plt.subplots(
+        rows, 2, figsize=(9, 3.2 * rows), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat[len(chosen) :]:
+        axes.set_axis_off()
+    for axes, (record, trace) in zip(grid.flat, chosen, strict=False):
+        for part, style in (("test", "-"), ("development", ":")):
+            for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
+                name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
+                    "test" if part == "test" else "synthetic"
+                )
+                values = 100 * trace[f"{part}_{level}"]
+                axes.plot(trace["epoch"], values, style, color=colour, label=name)
+        category = record.key.category.replace("_", " ")
+        axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("AUROC, %")
+    if chosen:
+        grid[0, 0].legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def jumps(results: Path) -> pd.DataFrame:
+    """How steadily the full-size trainings of 100 epochs went: the largest jump of their loss.
+
+    A jump is the training loss of an epoch over the lowest before it. Those of
+    ``studies/precision.yaml``, in ``results/float32``, are among them.
+
+    Returns:
+        Columns: category, run, seed, precision, jump, epoch (of the jump), kept (the epoch of the
+        lowest validation loss), history, record.
+    """
+    rows, seen = [], set()
+    records = own_records(results) + own_records(results / "float32")
+    names = category_names(records)
+
+    def use(record: Record) -> int:
+        """How much the use of a network differs from the tables', which come first."""
+        return len(_changed(record).keys() & DETECTION)
+
+    for record in sorted(records, key=use):
+        changed = _changed(record)
+        whole = not changed.keys() & {"image_size", "width", "batch_size", "epochs", "t_max"}
+        trained = {name: value for name, value in changed.items() if name not in DETECTION}
+        precision = record.content["provenance"]["precision"]
+        part = (record.key.dataset, record.key.category)
+        once = (*part, record.key.seed, precision, *sorted(trained.items()))
+        if not whole or once in seen:  # a training may serve several runs
+            continue
+        seen.add(once)
+        history = record.table("history.csv")
+        over = history["train_loss"] / history["train_loss"].cummin().shift(1)
+        rows.append(
+            {
+                "category": names[part].replace("_", " "),
+                "run": label(trained) if trained else "λ = 0.3",
+                "seed": record.key.seed,
+                "precision": precision,
+                "jump": over.max(),
+                "epoch": int(history["epoch"][over.idxmax()]),
+                "kept": record.content["training"]["best_epoch"],
+                "history": history,
+                "record": record,
+            }
+        )
+    by = ["category", "run", "seed", "precision"]
+    columns = [*by, "jump", "epoch", "kept", "history", "record"]
+    return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True)
+
+
+def _changed(record: Record) -> dict[str, Any]:
+    return changes(settings_from_dict(record.content["settings"]), PRESETS["replication"])
+
+
+def jumps_figure(found: pd.DataFrame) -> Figure:
+    """The training loss of each training of `jumps` along its epochs, the wildest ones named."""
+    categories = list(dict.fromkeys(found["category"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(9, 3.6), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    wildest = found.sort_values("jump", ascending=False).index[:4]
+    wild = dict(zip(wildest, plt.get_cmap("tab10")(range(4)), strict=False))
+    for axes, category in zip(grid[0], categories, strict=False):
+        for row in found[found["category"] == category].itertuples():
+            name = f"{row.run}, seed {row.seed}" + (", float32" * (row.precision == "float32"))
+            style: dict[str, Any] = {"color": PAPER, "alpha": 0.5, "lw": 0.8}
+            single = row.precision == "float32" and not found["precision"].eq("float32").all()
+            if row.Index in wild or single:
+                style = {"color": wild.get(row.Index, "black"), "lw": 1.4, "label": name}
+            axes.plot(row.history["epoch"], row.history["train_loss"], **style)
+        axes.set(yscale="log", xlabel="epoch", title=category)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    grid[0, 0].set_ylabel("training loss, Eq. (9)")
+    plt.close(figure)
+    return figure
+
+
+def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What a steadier training changes: the rows of `jumps` of the tables' network, at each rate.
+
+    AUROC in percent. *Synthetic*: on synthetic defects, for the choice between them; *found*: bad
+    test images above the threshold of `n2n detect`, and good ones in brackets.
+    """
+    rows = []
+    for row in found.itertuples():
+        content = row.record.content
+        if not _changed(row.record).keys() <= {"learning_rate"} or "development" not in content:
+            continue
+        bad, good = called_anomalous(row.record)
+        rows.append(
+            {
+                "category": row.category,
+                "learning rate": f"{content['settings']['learning_rate']:g}",
+                "precision": row.precision,
+                "seed": row.seed,
+                "largest jump": f"{row.jump:.1f}",
+                "images, synthetic": 100 * content["development"]["all"]["image_top1%"],
+                "images": 100 * content["image_scores"]["top1%"]["auroc"],
+                "images, maximum": 100 * content["image_scores"]["max"]["auroc"],
+                "pixels": 100 * row.record.metric("pixel"),
+                "found": f"{bad} of {content['data']['test_anomalous']} ({good})",
+            }
+        )
+    by = ["category", "learning rate", "precision", "seed"]
+    columns = [
+        *by, "largest jump", "images, synthetic", "images", "images, maximum", "pixels", "found",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True).round(1)
+
+
+def longer_training(
+    results: Path, category: str = "bracket_white", budgets: tuple[int, int] = (25, 100)
+) -> pd.DataFrame:
+    """What a larger budget of epochs changes at full size, a column for each lambda, as text.
+
+    Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
+    the defects to that beside them.
+    """
+    runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
+    for record in own_records(results):
+        settings = settings_from_dict(record.content["settings"])
+        changed = changes(settings, PRESETS["replication"]).keys()
+        if record.key.category == category and changed <= {"noise", "epochs", "t_max"}:
+            of_seed = runs.setdefault((settings.noise, record.key.seed), {})
+            of_seed[settings.epochs] = record
+    table: dict[str, dict[str, str]] = {}
+    for (noise, _), of_seed in sorted(runs.items()):
+        if f"λ = {noise:g}" in table or not set(budgets) <= of_seed.keys():
+            continue
+        values = [_localisation(of_seed[epochs]) for epochs in budgets]
+        table[f"λ = {noise:g}"] = {
+            name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
+        }
+    frame = pd.DataFrame(table)
+    frame.index.name = f"{budgets[0]} → {budgets[1]} epochs"
+    return frame.reset_index()
+
+
+def _localisation(record: Record) -> dict[str, float]:
+    error = record.content["reconstruction"]["absolute"]
+    return {
+        "images, top 1 %": 100 * record.content["image_scores"]["top1%"]["auroc"],
+        "peak in the defect": 100 * record.content["peak_in_defect"]["maps"],
+        "pixels, average precision": 100 * record.metric("pixel", "ap"),
+        "pixels, AUROC": 100 * record.metric("pixel"),
+        "AUPRO": 100 * record.metric("pixel", "aupro"),
+        "error in the defects : beside them": error["defects"] / error["beside"],
+    }

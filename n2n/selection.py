@@ -1,0 +1,94 @@
+"""Which run records stand for what: the rules that tables, figures and pages share."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+from n2n.baseline_settings import METHODS, BaselineSettings, row_label
+from n2n.records import Record, check_same_images, find_records
+from n2n.settings import PRESETS, Settings, fills, settings_from_dict
+
+Part = tuple[str, str]  # data set and category
+
+
+def own_records(results: Path) -> list[Record]:
+    """The records of our method; of equal settings under two presets the first."""
+    found: dict[tuple[str, str, int, Settings], Record] = {}
+    for record in find_records(results):
+        key = record.key
+        if key.method == "n2n":
+            settings = settings_from_dict(record.content["settings"])
+            plain = dataclasses.replace(settings, preset="replication")
+            found.setdefault((key.dataset, key.category, key.seed, plain), record)
+    return list(found.values())
+
+
+def runs_of(records: list[Record], dataset: str, category: str, settings: Settings) -> list[Record]:
+    """The runs of these settings, whatever preset they were named after, one per seed.
+
+    Their number of epochs may be another, as `n2n.settings.budget` makes it; those of the largest
+    are taken.
+    """
+    found: dict[int, dict[int, Record]] = {}
+    for record in records:
+        key = record.key
+        if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
+            continue
+        run = settings_from_dict(record.content["settings"])
+        if fills(run, settings):
+            found.setdefault(run.epochs, {}).setdefault(key.seed, record)
+    runs = list(found[max(found)].values()) if found else []
+    check_same_images(runs)
+    return runs
+
+
+def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Record]]]:
+    """The tables' runs of N2N and those of the other methods, by row and by part, one per seed.
+
+    Of the others those with the method's own settings: of several budgets and batch sizes the
+    largest; each backbone, and each quantity of `n2n.trivial.MeanQuantity`, has a row of its own.
+    """
+    runs: dict[str, dict[Part, list[Record]]] = {}
+    for part in parts_of(records):
+        if ours := runs_of(records, *part, PRESETS["replication"]):
+            runs.setdefault("N2N", {})[part] = ours
+    rows: dict[tuple[str, Part], dict[tuple[int, int], list[Record]]] = {}
+    for method, record in itertools.product(METHODS, records):
+        key, values = record.key, record.content["settings"]
+        if key.method != method:
+            continue
+        settings = BaselineSettings(**values)
+        if settings.changed().keys() <= {"epochs", "batch_size", "quantity"}:
+            row = rows.setdefault(
+                (row_label(values, budget=False), (key.dataset, key.category)), {}
+            )
+            row.setdefault((settings.epochs or 0, settings.batch_size or 0), []).append(record)
+    for (name, part), budgets in rows.items():
+        check_same_images([record for found in budgets.values() for record in found])
+        runs.setdefault(name, {})[part] = budgets[max(budgets)]
+    return runs
+
+
+def of_the_same_seeds(runs: list[list[Record]]) -> list[list[Record]]:
+    """Of each list of runs that is not empty those whose seeds all such lists have."""
+    seeds = [{record.key.seed for record in found} for found in runs if found]
+    shared = set.intersection(*seeds) if seeds else set()
+    return [[record for record in found if record.key.seed in shared] for found in runs]
+
+
+def parts_of(records: Iterable[Record]) -> list[Part]:
+    """Every data set's category of which there is a record, in their order."""
+    return list(dict.fromkeys((record.key.dataset, record.key.category) for record in records))
+
+
+def category_names(records: Iterable[Record]) -> dict[Part, str]:
+    """A category's name for each part, with its data set where two data sets share it."""
+    parts = parts_of(records)
+    named = [category for _, category in parts]
+    return {
+        (dataset, category): category if named.count(category) == 1 else f"{category} ({dataset})"
+        for dataset, category in parts
+    }
