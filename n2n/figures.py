@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -212,18 +213,14 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     low = costs["auroc"].min() - 4 if len(costs) else 0
     for axes, category in zip(grid.flat, categories, strict=False):
         part = costs[costs["category"] == category].sort_values("auroc")
-        names = _apart(part["auroc"].tolist(), (103 - low) / 18, 101)
-        for row, height in zip(part.itertuples(), names, strict=True):
+        for row in part.itertuples():
             colour = families[row.family]
             axes.plot(row.seconds, row.auroc, "o", ms=7, color=colour, markeredgecolor="white")
-            axes.annotate(
-                _named(row), (row.seconds, row.auroc), (1.03, height),
-                textcoords=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour,
-                arrowprops={
-                    "arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5), "shrinkB": 4
-                },
-            )  # fmt: skip
         axes.set(xscale="log", title=category, ylim=(low, 103))
+        name_in_margin(
+            axes, part["seconds"].tolist(), part["auroc"].tolist(),
+            [_named(row) for row in part.itertuples()], [families[name] for name in part["family"]],
+        )  # fmt: skip
         axes.grid(alpha=0.5)
     for axes in list(grid.flat)[len(categories) :]:
         axes.axis("off")
@@ -239,6 +236,22 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9)
     plt.close(figure)
     return figure
+
+
+def name_in_margin(
+    axes: Axes, x: list[float], y: list[float], names: list[str], colours: list[str]
+) -> None:
+    """Name points, of ascending ``y``, to the right of the axes, with a thin line to each."""
+    low, high = axes.get_ylim()
+    heights = _apart(y, (high - low) / 18, high - (high - low) / 50)
+    for *point, name, colour, height in zip(x, y, names, colours, heights, strict=True):
+        axes.annotate(
+            name, point, (1.03, height), textcoords=axes.get_yaxis_transform(), va="center",
+            fontsize=8, color=colour,
+            arrowprops={
+                "arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5), "shrinkB": 4
+            },
+        )  # fmt: skip
 
 
 def _named(row: Any) -> str:

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
 from n2n.selection import own_records
 from n2n.sensitivity import BASE, in_study, label
 from n2n.settings import DETECTION, Settings, changes, settings_from_dict
@@ -87,7 +87,7 @@ def quality_figure(results: Path) -> Figure:
     several = frame.groupby("category")["image"].transform("size") > 1
     categories = list(dict.fromkeys(frame[several]["category"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(4.9 * max(len(categories), 1), 4.6), sharey=True,
+        1, max(len(categories), 1), figsize=(5.4 * max(len(categories), 1), 4.6), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
     markers = {
@@ -100,12 +100,7 @@ def quality_figure(results: Path) -> Figure:
                 chosen = part[part["group"] == group]
                 name = f"{level}s, {group}"
                 axes.plot(chosen["error"], chosen[level], marker, color=colour, ms=6, label=name)
-        for run in part[part["name"] != ""].drop_duplicates("name").itertuples():
-            axes.annotate(
-                run.name, (run.error, run.image), xytext=(4, -3), textcoords="offset points",
-                fontsize=6, annotation_clip=False,
-            )  # fmt: skip
-        axes.set_xlim(0.9 * part["error"].min(), 1.5 * part["error"].max())
+        axes.set_xlim(0.9 * part["error"].min(), 1.1 * part["error"].max())
         axes.axhline(50, color=PAPER, lw=0.8, ls=":")
         axes.set(
             xscale="log", xlabel="mean error of normal test images, 1/1000", title=category,
@@ -113,6 +108,11 @@ def quality_figure(results: Path) -> Figure:
         )  # fmt: skip
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
+        named = part[part["name"] != ""].drop_duplicates("name").sort_values("image")
+        name_in_margin(
+            axes, named["error"].tolist(), named["image"].tolist(), named["name"].tolist(),
+            [ANOMALOUS] * len(named),
+        )  # fmt: skip
     grid[0, 0].set_ylabel(f"AUROC, % (images: {BASE.image_score})")
     if categories:
         figure.legend(
