@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from n2n import metrics
 from n2n.data import Category, load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.device import (
-    choose_device,
-    choose_precision,
-    reset_peak_memory,
-)
+from n2n.device import choose_device, choose_precision, reset_peak_memory
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
@@ -48,13 +44,7 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
-from n2n.settings import (
-    DETECTION,
-    Settings,
-    same_training,
-    settings_from_dict,
-    variant,
-)
+from n2n.settings import DETECTION, Settings, same_training, settings_from_dict, variant
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
 
@@ -99,7 +89,6 @@ def run_experiment(
         N2NError: where something outside the program is wrong; a run that was interrupted
             continues from its checkpoint when it is started again.
     """
-    began = time.monotonic()
     key = RunKey(dataset, category, "n2n", variant(settings), seed)
     if record := finished(key, results, precision, progress):
         return record
@@ -112,94 +101,128 @@ def run_experiment(
     with only_one(key, results):
         if record := finished(key, results):  # by another process, just now
             return record
+        began = time.monotonic()
         own_peak = reset_peak_memory(where)
         images = load_category(
             Path(data), dataset, category, settings.image_size,
             cache=results / "work" / "images", progress=progress,
         )  # fmt: skip
         refuse_other_images(key, results, images.fingerprint)
+        learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
+        normal, development = images.train[learned], development_set(images, held_out)
         prepared = time.monotonic() - began
-        return _run(
-            key, images, settings, where, dtype, results, compile_network, trace, progress,
-            prepared, own_peak,
+        trained, traced = _trained_already(
+            key, settings, images, dtype, results, where
+        ) or _train_and_trace(
+            key, settings, images, normal, development, dtype, results, where,
+            compile_network=compile_network, trace=trace, progress=progress,
         )  # fmt: skip
+        resumed = time.monotonic()
+        expected = _expected(trained.network, normal, settings, where)
+        content, detected = _measure(
+            key, settings, images, normal, development, trained, expected, where, progress
+        )
+        measured = time.monotonic() - resumed
+        content["training"] = {
+            "epochs": len(trained.history),
+            "best_epoch": trained.best_epoch,
+            "stopped": trained.stopped,
+            "seconds": round(trained.seconds, 1),
+            "commits": trained.commits,
+            "by": trained.origin,  # None: by this run
+        }
+        content["provenance"] = about_run(
+            Run(dataset, category, settings, seed, precision=str(dtype).removeprefix("torch.")),
+            where,
+            prepared + trained.seconds + measured,  # as if the training had not been interrupted
+            own_peak,
+        ) | {
+            "scored_in": "float32",  # without this entry: in the precision of the training
+            "compiled": compile_network,
+        }
+
+        def write_files(folder: Path) -> None:
+            _write_files(folder, images, detected, trained, expected, content)
+            if trace and traced:
+                _write_trace(folder / TRACE, traced)
+
+        return write_record(key, results, content, write_files)
 
 
-def _run(
+def _train_and_trace(
     key: RunKey,
-    images: Category,
     settings: Settings,
-    where: torch.device,
-    dtype: torch.dtype,
+    images: Category,
+    normal: Tensor,
+    development: Category,
+    precision: torch.dtype,
     results: Path,
+    device: torch.device,
+    *,
     compile_network: bool,
     trace: int,
     progress: bool,
-    prepared: float,
-    own_peak: bool,
-) -> Record:
-    """Train, detect, measure and write the record; see `run_experiment`."""
-    seed, trained_in = key.seed, str(dtype).removeprefix("torch.")
-    learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
-    development = development_set(images, held_out)
+) -> tuple[Trained, dict[int, dict[str, float]]]:
+    """The trained network, and what it detected along its training, by epoch."""
     checkpoint = key.work(results) / "checkpoint.pt"
     # A trace without its checkpoint is of a training that was given up
-    measured = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
+    traced = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
 
-    def look(network: nn.Module, *parts: Category) -> list[Detection]:
-        """Detections in the test images of each part, calibrated if the settings say so."""
-        expected = _expected(network, images.train[learned], settings, where)
-        return [
-            detect(network, part.test, settings, where, expected=expected, progress=False)
-            for part in parts
-        ]
+    def look(epoch: int, network: nn.Module) -> None:
+        if epoch % trace and epoch not in (1, 2, settings.epochs):
+            return
+        expected = _expected(network, normal, settings, device)
+        traced[epoch] = {}
+        for name, part in {"test": images, "development": development}.items():
+            found = detect(network, part.test, settings, device, expected=expected, progress=False)
+            traced[epoch] |= {f"{name}_{level}": v for level, v in aurocs(part, found).items()}
+        _write_trace(key.work(results) / TRACE, traced)
 
-    def measure(epoch: int, network: nn.Module) -> None:
-        if epoch % trace == 0 or epoch in (1, 2, settings.epochs):
-            row: dict[str, float] = {}
-            parts = {"test": images, "development": development}
-            for (name, part), found in zip(
-                parts.items(), look(network, *parts.values()), strict=True
-            ):
-                row |= {f"{name}_{level}": value for level, value in aurocs(part, found).items()}
-            measured[epoch] = row
-            _write_trace(key.work(results) / TRACE, measured)
+    trained = train(
+        images.train,
+        settings,
+        key.seed,
+        device,
+        precision,
+        checkpoint=checkpoint,
+        compile_network=compile_network,
+        progress=progress,
+        label=f"{key.dataset}/{key.category} {key.variant} seed {key.seed}",
+        after_epoch=look if trace else None,
+    )
+    return trained, traced
 
-    source = _trained_already(key, settings, images, dtype, results, where)
-    if source is not None:
-        trained, traced = source
-        measured = traced if trace else {}
-    else:
-        trained = train(
-            images.train,
-            settings,
-            seed,
-            where,
-            dtype,
-            checkpoint=checkpoint,
-            compile_network=compile_network,
-            progress=progress,
-            label=f"{key.dataset}/{key.category} {key.variant} seed {seed}",
-            after_epoch=measure if trace else None,
-        )
-    resumed = time.monotonic() - trained.seconds  # as if no part of the training had been earlier
+
+def _measure(
+    key: RunKey,
+    settings: Settings,
+    images: Category,
+    normal: Tensor,
+    development: Category,
+    trained: Trained,
+    expected: Expected | None,
+    device: torch.device,
+    progress: bool,
+) -> tuple[dict[str, Any], Detection]:
+    """What the record says of the trained network, and its detections in the test images."""
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
-    expected = _expected(trained.network, images.train[learned], settings, where)
     held_out_seen = detect(
-        trained.network, development.test, settings, where, expected=expected, progress=progress
+        trained.network, development.test, settings, device, expected=expected, progress=progress
     )
+    good = ~development.labels
     detecting = time.monotonic()
     detected = detect(
-        trained.network, images.test, settings, where, expected=expected, progress=progress
+        trained.network, images.test, settings, device, expected=expected, progress=progress
     )
     per_image = (time.monotonic() - detecting) / len(images.test)
-    (untrained,) = look(build_network(settings, seed, where), images)
-    normal = ~development.labels
-
+    untrained_network = build_network(settings, key.seed, device)
+    untrained = detect(
+        untrained_network, images.test, settings, device, progress=False,
+        expected=_expected(untrained_network, normal, settings, device),
+    )  # fmt: skip
     every_score = image_scores(detected.scored)
-    content = measure_test(images, detected.maps, every_score, settings.image_score)
-    content |= {
+    content = measure_test(images, detected.maps, every_score, settings.image_score) | {
         "untrained": point_metrics(
             images, untrained.maps, image_scores(untrained.scored)[settings.image_score]
         ),
@@ -212,44 +235,20 @@ def _run(
         "hidden_defects": hidden_defects(images, detected.scored),
         "hidden_alike": hidden_alike(images, detected.scored),
         "threshold": {
-            "image": float(image_scores(held_out_seen.scored[normal])[settings.image_score].max()),
-            "pixel": float(held_out_seen.maps[normal].max()),
+            "image": float(image_scores(held_out_seen.scored[good])[settings.image_score].max()),
+            "pixel": float(held_out_seen.maps[good].max()),
         },
         "development": development_metrics(development, held_out_seen),
         "settings": settings.as_dict(),
-        "training": {
-            "epochs": len(trained.history),
-            "best_epoch": trained.best_epoch,
-            "stopped": trained.stopped,
-            "seconds": round(trained.seconds, 1),
-            "commits": trained.commits,
-            "by": trained.origin,  # None: by this run
-        },
         "inference": {"seconds_per_image": round(per_image, 4)},
         "data": about_data(images),
-        "provenance": about_run(
-            Run(key.dataset, key.category, settings, seed, precision=trained_in),
-            where,
-            prepared + time.monotonic() - resumed,
-            own_peak,
-        )
-        | {
-            "scored_in": "float32",  # without this entry: in the precision of the training
-            "compiled": compile_network,
-        },
     }
-
-    def write_files(folder: Path) -> None:
-        _write_files(folder, images, detected, trained, expected, content)
-        if measured:
-            _write_trace(folder / TRACE, measured)
-
-    return write_record(key, results, content, write_files)
+    return content, detected
 
 
 def _expected(
     network: nn.Module,
-    normal: torch.Tensor,
+    normal: Tensor,
     settings: Settings,
     device: torch.device,
 ) -> Expected | None:

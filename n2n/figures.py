@@ -244,9 +244,9 @@ def name_in_margin(
     """Name points, of ascending ``y``, to the right of the axes, with a thin line to each."""
     low, high = axes.get_ylim()
     heights = _apart(y, (high - low) / 18, high - (high - low) / 50)
-    for *point, name, colour, height in zip(x, y, names, colours, heights, strict=True):
+    for right, up, name, colour, height in zip(x, y, names, colours, heights, strict=True):
         axes.annotate(
-            name, point, (1.03, height), textcoords=axes.get_yaxis_transform(), va="center",
+            name, (right, up), (1.03, height), textcoords=axes.get_yaxis_transform(), va="center",
             fontsize=8, color=colour,
             arrowprops={
                 "arrowstyle": "-", "color": colour, "lw": 0.5, "relpos": (0, 0.5), "shrinkB": 4
