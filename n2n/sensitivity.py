@@ -47,6 +47,8 @@ WORDS: dict[str, dict[Any, str]] = {
     "global_residual": {True: "global residual"},
     "border": {"zero": "zeros beyond the border"},
     "checkpoint": {"last": "last epoch instead of the best"},
+    "augmentation": {"flips": "training images flipped"},
+    "weight_average": {0.99: "running mean of the weights"},
     "noise": {0.0: "λ = 0 (no noise)", 0.2: "λ = 0.2", 0.4: "λ = 0.4"},
 }
 

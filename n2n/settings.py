@@ -86,11 +86,13 @@ class Settings:
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 0.01  # not given; the default of AdamW in PyTorch
     batch_size: int = 4  # not given
+    augmentation: Literal["none", "flips"] = "none"  # none mentioned; flips: along either axis
     epochs: int = 100  # at most
     patience: int = 20  # epochs without a lower loss
     monitor: Literal["validation", "training"] = "validation"  # 'the loss'
     validation_fraction: float = 0.2
     checkpoint: Literal["best", "last"] = "best"
+    weight_average: float = 0.0  # decay, per step, of a running mean of the weights, kept for them
 
     # Detection (Section 3.3, last sentence); see DETECTION
     noise_at_test: bool = True  # False: test images stay clean
@@ -137,6 +139,7 @@ class Settings:
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "epochs": (self.epochs >= 1, "at least 1"),
             "patience": (self.patience >= 1, "at least 1"),
+            "weight_average": (0 <= self.weight_average < 1, "from 0 to below 1"),
             "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
             "noise_draws": (self.noise_draws >= 1, "at least 1"),
             "map_sigma": (

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
@@ -135,7 +136,13 @@ def train(
         "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
         "precision": str(precision),
     }
-    state = _State(network, optimiser, schedule, identity)
+    average = None
+    if settings.weight_average:
+        running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
+        average = AveragedModel(network, multi_avg_fn=running_mean)
+        optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
+    kept = network if average is None else average.module  # what is validated, kept and returned
+    state = _State(network, average, optimiser, schedule, identity)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, device)
 
@@ -168,8 +175,10 @@ def train(
                     precision,
                 )
             schedule.step()
-            network.eval()
-            validation_loss = _validate(step, images, validation, settings, precision)
+            kept.eval()
+            validation_loss = _validate(
+                step if average is None else kept, images, validation, settings, precision
+            )
             if not math.isfinite(validation_loss):
                 raise _diverged("not a number in ", state.epoch, settings, precision)
             state.finish_epoch(
@@ -183,7 +192,7 @@ def train(
                 settings,
             )
             if after_epoch is not None:
-                after_epoch(state.epoch, network)
+                after_epoch(state.epoch, kept)
             last = state.epoch == settings.epochs or state.waited == settings.patience
             if checkpoint is not None and (last or time.monotonic() - saved > CHECKPOINT_SECONDS):
                 state.save(checkpoint)
@@ -194,10 +203,10 @@ def train(
             bar.update()
 
     if settings.checkpoint == "best":
-        network.load_state_dict(state.best_weights)
-    network.eval()
+        kept.load_state_dict(state.best_weights)
+    kept.eval()
     return Trained(
-        network=network,
+        network=kept,
         history=state.history,
         best_epoch=state.best_epoch if settings.checkpoint == "best" else state.epoch,
         stopped="early" if state.waited >= settings.patience else "epochs",
@@ -252,12 +261,18 @@ def _train_epoch(
 ) -> float:
     """One pass over the training images; the mean loss, read from the device once."""
     device = images.device
-    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+    chance = torch.Generator().manual_seed(_mix(seed, epoch))
+    order = torch.randperm(len(indices), generator=chance)
+    flips = torch.rand(len(indices), 2, generator=chance).to(device) < 0.5
     noise = torch.Generator(device).manual_seed(_mix(seed, epoch) + 1)
     total = torch.zeros((), device=device)
     losses: list[Tensor] = []
-    for batch in torch.split(indices[order].to(device), settings.batch_size):
-        loss = train_step(network, optimiser, images[batch], noise, settings, precision)
+    batches = torch.split(indices[order].to(device), settings.batch_size)
+    for batch, flip in zip(batches, torch.split(flips, settings.batch_size), strict=True):
+        seen = images[batch]
+        if settings.augmentation == "flips":
+            seen = _flipped(seen, flip)
+        loss = train_step(network, optimiser, seen, noise, settings, precision)
         total += loss * len(batch)
         losses.append(loss)
     mean = float(total) / len(indices)
@@ -267,6 +282,13 @@ def _train_epoch(
         where = f"not a number in step {step} of {len(finite)} of "
         raise _diverged(where, epoch, settings, precision)
     return mean
+
+
+def _flipped(images: Tensor, flip: Tensor) -> Tensor:
+    """Images (N, 3, S, S), turned upside down and left to right where ``flip`` (N, 2) says so."""
+    for column, axis in enumerate((2, 3)):
+        images = torch.where(flip[:, column, None, None, None], images.flip(axis), images)
+    return images
 
 
 def _diverged(loss: str, epoch: int, settings: Settings, precision: torch.dtype) -> N2NError:
@@ -312,11 +334,13 @@ class _State:
     def __init__(
         self,
         network: nn.Module,
+        average: AveragedModel | None,
         optimiser: torch.optim.Optimizer,
         schedule: CosineAnnealingLR,
         identity: dict[str, Any],
     ) -> None:
-        self.network, self.optimiser, self.schedule = network, optimiser, schedule
+        self.network, self.average = network, average
+        self.optimiser, self.schedule = optimiser, schedule
         self.identity = identity
         self.epoch = 0
         self.waited = 0
@@ -335,8 +359,9 @@ class _State:
         loss = row["validation_loss" if settings.monitor == "validation" else "train_loss"]
         if loss < self.best_loss:
             self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
+            kept = self.network if self.average is None else self.average.module
             self.best_weights = {
-                name: value.detach().clone() for name, value in self.network.state_dict().items()
+                name: value.detach().clone() for name, value in kept.state_dict().items()
             }
         else:
             self.waited += 1
@@ -346,6 +371,7 @@ class _State:
         state = {
             "identity": self.identity,
             "network": self.network.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "epoch": self.epoch,
@@ -380,6 +406,8 @@ class _State:
             )
         try:
             self.network.load_state_dict(state["network"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
             for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -127,13 +127,16 @@ def test_nothing_mixes_devices_and_a_step_reads_nothing(
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
+@pytest.mark.parametrize("changed", [{}, {"augmentation": "flips", "weight_average": 0.9}])
 def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(
     images: torch.Tensor,
     tiny: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop_after: int,
+    changed: dict[str, Any],
 ) -> None:
+    tiny = replace(tiny, **changed)
     whole = run(images, tiny)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     checkpoint = tmp_path / "work" / "checkpoint.pt"
@@ -278,6 +281,58 @@ def test_the_learning_rate_follows_the_cosine_of_section_4_2(
 def test_the_paper_s_rate_does_not_move(images: torch.Tensor, tiny: Settings) -> None:
     trained = run(images, replace(tiny, epochs=3, learning_rate=1e-6))
     assert {row["learning_rate"] for row in trained.history} == {1e-6}
+
+
+def test_the_average_of_the_weights_is_the_running_mean_over_the_steps(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_step: list[list[np.ndarray]] = []
+
+    def watched(network: torch.nn.Module, *others: Any) -> torch.Tensor:
+        loss = train_step(network, *others)
+        after_step.append([w.detach().double().numpy().copy() for w in network.parameters()])
+        return loss
+
+    monkeypatch.setattr(training, "train_step", watched)
+    trained = run(images, replace(tiny, weight_average=0.75, checkpoint="last"))
+    means = after_step[0]
+    for weights in after_step[1:]:
+        means = [0.75 * mean + 0.25 * new for mean, new in zip(means, weights, strict=True)]
+    for kept, mean in zip(trained.network.parameters(), means, strict=True):
+        np.testing.assert_allclose(kept.detach().numpy(), mean, rtol=1e-5, atol=1e-7)
+
+    plain = run(images, tiny)
+    assert [row[0] for row in losses(trained)] == [row[0] for row in losses(plain)]
+    assert [row[1] for row in losses(trained)] != [row[1] for row in losses(plain)]
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flips"])
+def test_flips_show_every_image_once_in_each_epoch_turned_by_chance(
+    images: torch.Tensor,
+    tiny: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    augmentation: Literal["none", "flips"],
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def watched(network: torch.nn.Module, optimiser: Any, batch: torch.Tensor, *others: Any) -> Any:
+        seen.extend(batch.numpy())
+        return train_step(network, optimiser, batch, *others)
+
+    monkeypatch.setattr(training, "train_step", watched)
+    epochs = len(run(images, replace(tiny, augmentation=augmentation)).history)
+    learned, _ = split_validation(len(images), tiny.validation_fraction, 0)
+    axes = ((), (1,), (2,), (1, 2))
+    known = {
+        np.flip(image, axis).tobytes(): (index, axis)
+        for index, image in enumerate(images[learned].numpy())
+        for axis in axes
+    }
+    found = [known[image.tobytes()] for image in seen]
+    for epoch in range(epochs):
+        part = found[epoch * len(learned) : (epoch + 1) * len(learned)]
+        assert sorted(index for index, _ in part) == list(range(len(learned)))
+    assert {axis for _, axis in found} == (set(axes) if augmentation == "flips" else {()})
 
 
 def test_training_lowers_the_loss(images: torch.Tensor, tiny: Settings) -> None:
