@@ -31,7 +31,6 @@ from n2n.settings import (
     changes,
     fills,
     make_settings,
-    settings_from_dict,
 )
 
 
@@ -45,7 +44,7 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
         parts = parts_of(records)
         runs = [run for part in parts for run in runs_of(records, *part, PRESETS["replication"])]
     else:
-        runs = [r for r in records if not changes(settings_from_dict(r.content["settings"]), BASE)]
+        runs = [r for r in records if not changes(r.settings, BASE)]
     rows = []
     for record in runs:
         content = record.content
@@ -157,10 +156,7 @@ def hidden_defects(results: Path) -> pd.DataFrame:
     """
     records = find_records(results)
     names, rows = category_names(records), []
-    detectors = [
-        (record, _detector(settings_from_dict(record.content["settings"])))
-        for record in own_records(results)
-    ]
+    detectors = [(record, _detector(record.settings)) for record in own_records(results)]
     for name, runs in runs_of_every_method(records).items():
         detectors += [(run, name) for found in runs.values() for run in found if name != "N2N"]
     for record, detector in detectors:

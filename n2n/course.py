@@ -17,7 +17,7 @@ from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.records import Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
 from n2n.sensitivity import BASE, label
-from n2n.settings import DETECTION, PRESETS, changes, settings_from_dict
+from n2n.settings import DETECTION, PRESETS, changes
 from n2n.tables import called_anomalous
 
 
@@ -39,7 +39,7 @@ def trace_figure(results: Path, category: str) -> Figure:
         for record, trace in traced(results)
         if record.key.category == category
         and record.key.seed == 0
-        and set(changes(settings_from_dict(record.content["settings"]), BASE)) <= {"learning_rate"}
+        and set(changes(record.settings, BASE)) <= {"learning_rate"}
     ]
     chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
     for number, (record, trace) in enumerate(chosen):
@@ -153,7 +153,7 @@ def jumps(results: Path) -> pd.DataFrame:
 
 
 def _changed(record: Record) -> dict[str, Any]:
-    return changes(settings_from_dict(record.content["settings"]), PRESETS["replication"])
+    return changes(record.settings, PRESETS["replication"])
 
 
 def jumps_figure(found: pd.DataFrame) -> Figure:
@@ -224,7 +224,7 @@ def longer_training(
     """
     runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
     for record in own_records(results):
-        settings = settings_from_dict(record.content["settings"])
+        settings = record.settings
         changed = changes(settings, PRESETS["replication"]).keys()
         if record.key.category == category and changed <= {"noise", "epochs", "t_max"}:
             of_seed = runs.setdefault((settings.noise, record.key.seed), {})

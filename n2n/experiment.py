@@ -279,7 +279,7 @@ def _trained_already(
             record = read_record(weights.parent)
             content = record.content
             if (
-                same_training(settings_from_dict(content["settings"]), settings)
+                same_training(record.settings, settings)
                 and content["data"]["fingerprint"] == images.fingerprint
                 and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
             ):

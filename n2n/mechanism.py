@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
 from n2n.selection import own_records
 from n2n.sensitivity import BASE, in_study, label
-from n2n.settings import DETECTION, Settings, changes, settings_from_dict
+from n2n.settings import DETECTION, Settings, changes
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {"alpha", "c1", "network", "loss_range", "global_residual", "attention"}
@@ -29,7 +29,7 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """
     rows = []
     for record in own_records(results):
-        settings = settings_from_dict(record.content["settings"])
+        settings = record.settings
         content = record.content
         if "reconstruction" not in content or not changes(settings, base).keys() <= {"noise"}:
             continue
@@ -67,7 +67,7 @@ def quality_figure(results: Path) -> Figure:
     """
     rows = []
     for record in own_records(results):
-        settings = settings_from_dict(record.content["settings"])
+        settings = record.settings
         changed = changes(settings, BASE)
         if "reconstruction" not in record.content or not in_study(settings):
             continue

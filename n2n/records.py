@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from n2n.baseline_settings import BaselineSettings
 from n2n.errors import BusyError, N2NError, reason
-from n2n.settings import settings_from_dict
+from n2n.settings import Settings, settings_from_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +92,11 @@ class Record:
     key: RunKey
     folder: Path
     content: dict[str, Any]
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """What a run of the method was made with; a baseline has `BaselineSettings`."""
+        return settings_from_dict(self.content["settings"])
 
     def metric(self, level: str, name: str = "auroc") -> float:
         """A metric from 0 to 1 by level, 'image' or 'pixel'; NaN where it is not defined."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from n2n.baseline_settings import METHODS, BaselineSettings, row_label
 from n2n.records import Record, check_same_images, find_records
-from n2n.settings import PRESETS, Settings, fills, settings_from_dict
+from n2n.settings import PRESETS, Settings, fills
 
 Part = tuple[str, str]  # data set and category
 
@@ -20,8 +20,7 @@ def own_records(results: Path) -> list[Record]:
     for record in find_records(results):
         key = record.key
         if key.method == "n2n":
-            settings = settings_from_dict(record.content["settings"])
-            plain = dataclasses.replace(settings, preset="replication")
+            plain = dataclasses.replace(record.settings, preset="replication")
             found.setdefault((key.dataset, key.category, key.seed, plain), record)
     return list(found.values())
 
@@ -37,9 +36,8 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
         key = record.key
         if (key.dataset, key.category, key.method) != (dataset, category, "n2n"):
             continue
-        run = settings_from_dict(record.content["settings"])
-        if fills(run, settings):
-            found.setdefault(run.epochs, {}).setdefault(key.seed, record)
+        if fills(record.settings, settings):
+            found.setdefault(record.settings.epochs, {}).setdefault(key.seed, record)
     runs = list(found[max(found)].values()) if found else []
     check_same_images(runs)
     return runs

@@ -20,7 +20,7 @@ from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, check_same_images
 from n2n.selection import category_names, own_records
-from n2n.settings import DETECTION, Settings, changes, make_settings, settings_from_dict
+from n2n.settings import DETECTION, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
@@ -88,7 +88,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     names = category_names(records)
     named = {str(changes(_small_paper(), BASE)): "preset paper, 40 epochs"} if base == BASE else {}
     for record in records:
-        settings = settings_from_dict(record.content["settings"])
+        settings = record.settings
         if not in_study(settings, base):
             continue
         changed = changes(settings, base)
@@ -290,7 +290,7 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """For each category run with ``base``: AUROC by image score, on synthetic and real defects."""
     rows = []
     for record in own_records(results):
-        settings = settings_from_dict(record.content["settings"])
+        settings = record.settings
         if changes(settings, base) or "development" not in record.content:
             continue
         found = record.content["development"]["all"]
