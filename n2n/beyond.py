@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.paper import PAPER_LABELS, printed_cells
+from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.selection import of_the_same_seeds, parts_of, runs_of
 from n2n.settings import PRESETS, make_settings
@@ -47,7 +47,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
         low, high = mean_interval(better, level)
         rows.append(
             {
-                "category": PAPER_LABELS.get(str(cell.category), str(cell.category)),
+                "category": label(str(cell.category)),
                 "level": level,
                 "paper": cell.printed,
                 "replication": _mean([record.metric(level) for record in ours]),
@@ -83,7 +83,7 @@ def ingredients(results: Path) -> pd.DataFrame:
             contents = [record.content for record in found]
             rows.append(
                 {
-                    "category": category.replace("_", " "),
+                    "category": label(category),
                     "run": name,
                     "images, synthetic": _mean(
                         [c["development"]["all"][score] for c in contents if "development" in c]

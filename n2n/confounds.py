@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from n2n.baseline_settings import METHODS
 from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
-from n2n.paper import printed_cells
+from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.selection import (
     category_names,
@@ -24,7 +24,7 @@ from n2n.selection import (
     runs_of,
     runs_of_every_method,
 )
-from n2n.sensitivity import BASE, label
+from n2n.sensitivity import BASE, variant_label
 from n2n.settings import (
     PRESETS,
     Settings,
@@ -63,7 +63,7 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
                 rows.append(
                     {
                         "detector": name,
-                        "column": f"{record.key.category.replace('_', ' ')}, {level}",
+                        "column": f"{label(record.key.category)}, {level}",
                         "auroc": 100 * found[level]["auroc"],
                     }
                 )
@@ -85,7 +85,7 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
         side, hidden = record.content["settings"]["side"], record.content.get("hidden_alike", {})
         rows.append(
             {
-                "category": record.key.category.replace("_", " "),
+                "category": label(record.key.category),
                 "thumbnail": f"{side}×{side}",
                 "image AUROC": _with_interval(record),
                 "with the defects hidden": f"{100 * hidden.get('mean', math.nan):.1f}",
@@ -106,7 +106,7 @@ def image_mean_table(results: Path) -> pd.DataFrame:
     """
     rows = [
         {
-            "category": record.key.category.replace("_", " "),
+            "category": label(record.key.category),
             "mean of": record.content["settings"]["quantity"],
             "more of it": f"{100 * record.content['image_scores']['mean']['auroc']:.1f}",
             "more of it, defects hidden": f"{100 * record.content['hidden_alike']['mean']:.1f}",
@@ -138,7 +138,7 @@ def masks_table(results: Path) -> pd.DataFrame:
             continue
         masks = record.content["data"].get("masks")
         if masks is not None and None not in masks.values():
-            rows[record.key.category.replace("_", " ")] = {
+            rows[label(record.key.category)] = {
                 "median defect, of the image": f"{100 * masks['median']:.2f}",
                 "grown by a sixteenth": f"{100 * masks['grown_median']:.1f}",
                 "the largest fifth, of all defective pixels": f"{100 * masks['largest_fifth']:.0f}",
@@ -169,7 +169,7 @@ def hidden_defects(results: Path) -> pd.DataFrame:
             continue
         rows.append(
             {
-                "category": names[record.key.dataset, record.key.category].replace("_", " "),
+                "category": names[record.key.dataset, record.key.category],
                 "detector": detector,
                 "score": score,
                 "epochs": settings.get("epochs", 0),
@@ -228,4 +228,4 @@ def _detector(settings: Settings) -> str:
     if not fills(settings, make_settings("replication", **kept)):
         kept = changed  # another schedule, and not only a smaller budget
     names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)
-    return "N2N, " + (next(names, label(kept)) if kept else "as in the tables")
+    return "N2N, " + (next(names, variant_label(kept)) if kept else "as in the tables")

@@ -14,9 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.paper import label
 from n2n.records import Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
-from n2n.sensitivity import BASE, label
+from n2n.sensitivity import BASE, variant_label
 from n2n.settings import DETECTION, PRESETS, changes
 from n2n.tables import called_anomalous
 
@@ -66,7 +67,7 @@ def trace_figure(results: Path, category: str) -> Figure:
         xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})", ylim=(0, 102)
     )
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
-    figure.suptitle(category.replace("_", " "))
+    figure.suptitle(label(category))
     plt.close(figure)
     return figure
 
@@ -94,7 +95,7 @@ def full_size_figure(results: Path) -> Figure:
                 )
                 values = 100 * trace[f"{part}_{level}"]
                 axes.plot(trace["epoch"], values, style, color=colour, label=name)
-        category = record.key.category.replace("_", " ")
+        category = label(record.key.category)
         axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
     for axes in grid[:, 0]:
         axes.set_ylabel("AUROC, %")
@@ -136,8 +137,8 @@ def jumps(results: Path) -> pd.DataFrame:
         over = history["train_loss"] / history["train_loss"].cummin().shift(1)
         rows.append(
             {
-                "category": names[part].replace("_", " "),
-                "run": label(trained) if trained else "λ = 0.3",
+                "category": names[part],
+                "run": variant_label(trained) if trained else "λ = 0.3",
                 "seed": record.key.seed,
                 "precision": precision,
                 "jump": over.max(),

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
+from n2n.paper import label
 from n2n.selection import own_records
-from n2n.sensitivity import BASE, in_study, label
+from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
 # A change of these is named in the figure of `quality_figure`
@@ -36,7 +37,7 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         error = content["reconstruction"]["absolute"]
         rows.append(
             {
-                "category": record.key.category.replace("_", " "),
+                "category": label(record.key.category),
                 "λ": settings.noise,
                 "seeds": record.key.seed,
                 "in the defects": 1000 * error["defects"],
@@ -75,9 +76,11 @@ def quality_figure(results: Path) -> Figure:
             continue
         rows.append(
             {
-                "category": record.key.category.replace("_", " "),
+                "category": label(record.key.category),
                 "group": _group(changed),
-                "name": label(changed) if changed.keys() & NAMED or settings.noise == 0 else "",
+                "name": variant_label(changed)
+                if changed.keys() & NAMED or settings.noise == 0
+                else "",
                 "error": 1000 * record.content["reconstruction"]["absolute"]["normal"],
                 "image": 100 * record.content["image_scores"][BASE.image_score]["auroc"],
                 "pixel": 100 * record.metric("pixel"),

@@ -97,7 +97,7 @@ def label(name: str) -> str:
     """A category or a column of the tables as a reader sees it: 'Metal Plate', 'λ = 0.2'."""
     if name == "average":
         return "Average"
-    return PAPER_LABELS.get(name, name).replace("lambda=", "λ = ")
+    return PAPER_LABELS.get(name, name.replace("_", " ")).replace("lambda=", "λ = ")
 
 
 def audit() -> pd.DataFrame:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from n2n.baseline_settings import METHODS, BaselineSettings, row_label
+from n2n.paper import label
 from n2n.records import Record, check_same_images, find_records
 from n2n.settings import PRESETS, Settings, fills
 
@@ -83,10 +84,10 @@ def parts_of(records: Iterable[Record]) -> list[Part]:
 
 
 def category_names(records: Iterable[Record]) -> dict[Part, str]:
-    """A category's name for each part, with its data set where two data sets share it."""
+    """A reader's name for each part, with its data set where two data sets share a category."""
     parts = parts_of(records)
     named = [category for _, category in parts]
     return {
-        (dataset, category): category if named.count(category) == 1 else f"{category} ({dataset})"
+        (dataset, category): label(category) + f" ({dataset})" * (named.count(category) > 1)
         for dataset, category in parts
     }

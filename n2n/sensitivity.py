@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
+from n2n.paper import label
 from n2n.records import Record, check_same_images
 from n2n.selection import category_names, own_records
 from n2n.settings import DETECTION, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
-COLOURS = {"metal_plate": NORMAL, "bracket_white": ANOMALOUS, "fryum": OURS}
+COLOURS = {"Metal Plate": NORMAL, "Bracket White": ANOMALOUS, "Fryum": OURS}
 LEVELS = {
     "synthetic": "synthetic defects",
     "image": "test images",
@@ -53,7 +54,7 @@ WORDS: dict[str, dict[Any, str]] = {
 }
 
 
-def label(changed: dict[str, Any]) -> str:
+def variant_label(changed: dict[str, Any]) -> str:
     """A short name of a variant for a reader: 'λ = 0.2', 'learning rate 0.0001'."""
     if not changed:
         return "the base"
@@ -105,7 +106,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
             rows.append(
                 {
                     "category": names[record.key.dataset, record.key.category],
-                    "variant": named.get(str(changed), label(changed)),
+                    "variant": named.get(str(changed), variant_label(changed)),
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
                     "level": level,
@@ -198,7 +199,7 @@ def coverage(found: pd.DataFrame) -> str:
     if found.empty:
         return "*No run of this study is there yet.*"
     seeds = found.groupby("variant")["seeds"].max()
-    categories = " and ".join(dict.fromkeys(found["category"].str.replace("_", " ")))
+    categories = " and ".join(dict.fromkeys(found["category"]))
     return (
         f"{len(seeds)} variants were run on {categories}, {int((seeds > 1).sum())} of them with "
         "several seeds."
@@ -227,7 +228,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
             axes.hlines(y, rows["low"], rows["high"], color=COLOURS.get(category, PAPER), lw=2)
             axes.plot(
                 rows["effect"], y, "o", ms=5, color=COLOURS.get(category, PAPER),
-                label=str(category).replace("_", " "),
+                label=str(category),
             )  # fmt: skip
         axes.axvline(0, color="black", lw=0.8)
         name = LEVELS[level].replace(", ", ",\n")
@@ -246,9 +247,7 @@ def effects_table(found: pd.DataFrame, narrow: bool = False) -> pd.DataFrame:
 
     ``narrow`` gives each level a row instead, for a place that has no room for eight columns.
     """
-    table = found.assign(
-        column=found["category"].str.replace("_", " "), level=found["level"].map(LEVELS)
-    )
+    table = found.assign(column=found["category"], level=found["level"].map(LEVELS))
     table["text"] = [
         f"{row.effect:+.1f}"
         + (f" ({row.low:+.1f} to {row.high:+.1f})" if row.high - row.low > 0.05 else "")
@@ -271,7 +270,7 @@ def base_table(results: Path) -> pd.DataFrame:
     base = runs[runs["variant"] == "the base"]
     rows = [
         {
-            "category": str(category).replace("_", " "),
+            "category": str(category),
             "level": LEVELS[level],
             "AUROC, %": f"{group['auroc'].mean():.1f}",
             "lowest to highest seed": f"{group['auroc'].min():.1f} to {group['auroc'].max():.1f}",
@@ -297,7 +296,7 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         for score, values in record.content["image_scores"].items():
             rows.append(
                 {
-                    "category": record.key.category.replace("_", " "),
+                    "category": label(record.key.category),
                     "image score": score,
                     "synthetic defects": 100 * found[f"image_{score}"],
                     "test images": 100 * values["auroc"],

@@ -109,7 +109,7 @@ def above_every_good(results: Path) -> pd.DataFrame:
             if bad.all() or not bad.any():
                 continue  # nothing to rank
             counted = ", ".join(map(str, counts)) if len(set(counts)) > 1 else str(counts[0])
-            rows.setdefault(method, {})[label(names[part])] = f"{counted} of {bad.sum()}"
+            rows.setdefault(method, {})[names[part]] = f"{counted} of {bad.sum()}"
     return _by_method(rows)
 
 

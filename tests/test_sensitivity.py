@@ -131,11 +131,11 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
         write_record(key, tmp_path, content, lambda _: None)
     table = confounds.thumbnail_table(tmp_path)
     assert table.to_numpy().tolist() == [
-        ["bracket white", "8×8", "40.0 (40 to 60)", "50.0", "89.33"],
-        ["bracket white", "16×16", "80.0 (40 to 60)", "50.0", "89.33"],
+        ["Bracket White", "8×8", "40.0 (40 to 60)", "50.0", "89.33"],
+        ["Bracket White", "16×16", "80.0 (40 to 60)", "50.0", "89.33"],
     ]
     assert confounds.masks_table(tmp_path).to_numpy().tolist() == [
-        ["bracket white", "0.10", "4.0", "75"]
+        ["Bracket White", "0.10", "4.0", "75"]
     ]
     found = confounds.hidden_defects(tmp_path)  # of the method's own size alone
     assert found[["detector", "whole", "hidden"]].to_numpy().tolist() == [
@@ -177,7 +177,7 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
         ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
     ]  # fmt: skip
     assert dict(table.iloc[2]) == {
-        "category": "metal plate", "learning rate": "0.001", "precision": "half", "seed": 0,
+        "category": "Metal Plate", "learning rate": "0.001", "precision": "half", "seed": 0,
         "largest jump": "1.5", "images, synthetic": 80.0, "images": 90.0,
         "images, maximum": 90.0, "pixels": 90.0, "found": "90 of 100 (1)",
     }  # fmt: skip
@@ -213,7 +213,7 @@ def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> 
         RunKey("VisA", "pcb1", "image-mean", settings.variant, 0), tmp_path, content, lambda _: None
     )
     assert confounds.image_mean_table(tmp_path).to_numpy().tolist() == [
-        ["pcb1", "detail", "20.0", "30.0", "70.0 (60 to 80)"]
+        ["PCB1", "detail", "20.0", "30.0", "70.0 (60 to 80)"]
     ]
     assert confounds.hidden_defects(tmp_path).empty
 
@@ -256,12 +256,12 @@ def test_tables_from_records(results: Path) -> None:
     table = sensitivity.effects_table(sensitivity.effects(results))
     assert len(table) == 2
     assert list(table.columns[1:]) == [
-        f"metal plate, {level}" for level in sensitivity.LEVELS.values()
+        f"Metal Plate, {level}" for level in sensitivity.LEVELS.values()
     ]
     narrow = sensitivity.effects_table(sensitivity.effects(results), narrow=True)
-    assert list(narrow.columns) == ["variant", "level", "metal plate"]
+    assert list(narrow.columns) == ["variant", "level", "Metal Plate"]
     assert list(narrow["level"]) == 2 * list(sensitivity.LEVELS.values())
-    assert narrow["metal plate"][1] == table["metal plate, test images"][0]
+    assert narrow["Metal Plate"][1] == table["Metal Plate, test images"][0]
     scores = sensitivity.development_table(results, make_settings("replication"))
     assert list(scores["test images"]) == ["99.0", "60.0", "99.0"]  # of the one run at full size
     assert list(scores["seeds"]) == [1, 1, 1]
@@ -276,8 +276,8 @@ def test_tables_from_records(results: Path) -> None:
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")
-    assert trivial.loc["distance to the mean image", "metal plate, image"] == 30.0
-    assert trivial.loc["trained network", "metal plate, image"] == 73.0
+    assert trivial.loc["distance to the mean image", "Metal Plate, image"] == 30.0
+    assert trivial.loc["trained network", "Metal Plate, image"] == 73.0
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_tables_from_records(results: Path) -> None:
     ],
 )
 def test_labels(changed: dict[str, object], expected: str) -> None:
-    assert sensitivity.label(changes(small(**changed), sensitivity.BASE)) == expected
+    assert sensitivity.variant_label(changes(small(**changed), sensitivity.BASE)) == expected
 
 
 def test_the_literal_paper_has_a_name(tmp_path: Path) -> None:
