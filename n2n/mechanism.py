@@ -18,7 +18,10 @@ from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
 # A change of these is named in the figure of `quality_figure`
-NAMED = {"alpha", "c1", "network", "loss_range", "global_residual", "attention"}
+NAMED = {
+    "alpha", "c1", "network", "loss_range", "global_residual", "attention", "augmentation",
+    "weight_average",
+}  # fmt: skip
 
 
 def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
