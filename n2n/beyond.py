@@ -15,12 +15,14 @@ from n2n.settings import PRESETS, make_settings
 from n2n.tables import matching_records, mean_interval
 
 # The usual constants of SSIM, and four times the steps for the same work; not in `improved`.
-OTHER_TRAINING = {"c1": 0.01**2, "c2": 0.03**2, "batch_size": 1}
+SQUARED = {"c1": 0.01**2, "c2": 0.03**2}
+OTHER_TRAINING = SQUARED | {"batch_size": 1}
 _CALIBRATED = {"calibration": PRESETS["improved"].calibration}
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "replication": {},
     "improved: the score calibrated": _CALIBRATED,
     "calibrated, four noise draws": _CALIBRATED | {"noise_draws": 4},
+    "squared constants": SQUARED,
     "squared constants, batch 1": OTHER_TRAINING,
     "squared constants, batch 1, calibrated": OTHER_TRAINING | _CALIBRATED,
 }
