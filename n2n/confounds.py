@@ -25,13 +25,7 @@ from n2n.selection import (
     runs_of_every_method,
 )
 from n2n.sensitivity import BASE, variant_label
-from n2n.settings import (
-    PRESETS,
-    Settings,
-    changes,
-    fills,
-    make_settings,
-)
+from n2n.settings import PRESETS, Settings, changes, fills, make_settings
 
 
 def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:

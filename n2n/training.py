@@ -141,8 +141,8 @@ def train(
         running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
         average = AveragedModel(network, multi_avg_fn=running_mean)
         optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
-    kept = network if average is None else average.module  # what is validated, kept and returned
     state = _State(network, average, optimiser, schedule, identity)
+    kept = state.kept
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, device)
 
@@ -350,6 +350,11 @@ class _State:
         self.history: list[dict[str, float]] = []
         self.commits: list[str | None] = []
 
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and returned: the running mean, where there is one."""
+        return self.network if self.average is None else self.average.module
+
     def finish_epoch(self, row: dict[str, float], settings: Settings) -> None:
         """Count the epoch, and keep the weights if its loss is the lowest so far."""
         self.epoch += 1
@@ -359,9 +364,8 @@ class _State:
         loss = row["validation_loss" if settings.monitor == "validation" else "train_loss"]
         if loss < self.best_loss:
             self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
-            kept = self.network if self.average is None else self.average.module
             self.best_weights = {
-                name: value.detach().clone() for name, value in kept.state_dict().items()
+                name: value.detach().clone() for name, value in self.kept.state_dict().items()
             }
         else:
             self.waited += 1
