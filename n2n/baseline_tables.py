@@ -12,6 +12,7 @@ import pandas as pd
 from n2n.baseline_settings import METHODS, BaselineSettings, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records
+from n2n.selection import category_names
 from n2n.settings import PRESETS
 from n2n.tables import matching_records, mean_interval, verdict
 
@@ -30,7 +31,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}  # by the row's name
     for record in find_records(results):
         key = record.key
-        at_hand.add((key.dataset, key.category))
+        at_hand.add(key.part)
         if key.method in METHODS:
             name = (key.dataset, key.category, METHODS[key.method].label)
             runs.setdefault(name, {}).setdefault(_label(record), []).append(record)
@@ -119,7 +120,8 @@ def costs(results: Path) -> pd.DataFrame:
         for record in records
         if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
     }
-    for dataset, category in {(record.key.dataset, record.key.category) for record in records}:
+    names = category_names(records)
+    for dataset, category in names:
         for preset, name in (("replication", "N2N"), ("improved", "N2N, improved")):
             for record in matching_records(records, dataset, category, "Ours", preset):
                 run, whole = record.content["settings"]["epochs"], PRESETS[preset].epochs
@@ -127,7 +129,7 @@ def costs(results: Path) -> pd.DataFrame:
                 shown[record.key] = (name + part, name, "N2N")
     rows = [
         {
-            "category": label(record.key.category),
+            "category": names[record.key.part],
             "method": shown[record.key][0],
             "detector": shown[record.key][1],
             "family": shown[record.key][2],

@@ -10,7 +10,7 @@ import pandas as pd
 
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
-from n2n.selection import of_the_same_seeds, parts_of, runs_of
+from n2n.selection import category_names, of_the_same_seeds, runs_of
 from n2n.settings import PRESETS, make_settings
 from n2n.tables import matching_records, mean_interval
 
@@ -75,7 +75,7 @@ def ingredients(results: Path) -> pd.DataFrame:
     """
     records = find_records(results)
     rows = []
-    for dataset, category in parts_of(records):
+    for (dataset, category), named in category_names(records).items():
         tried = {n: make_settings("replication", **c) for n, c in INGREDIENTS.items()}
         runs = [runs_of(records, dataset, category, settings) for settings in tried.values()]
         for (name, settings), found in zip(tried.items(), of_the_same_seeds(runs), strict=True):
@@ -85,13 +85,16 @@ def ingredients(results: Path) -> pd.DataFrame:
             contents = [record.content for record in found]
             rows.append(
                 {
-                    "category": label(category),
+                    "category": named,
                     "run": name,
                     "images, synthetic": _mean(
                         [c["development"]["all"][score] for c in contents if "development" in c]
                     ),
                     "images, test": _mean([record.metric("image") for record in found]),
                     "pixels, test": _mean([record.metric("pixel") for record in found]),
+                    "pixels, average precision": _mean(
+                        [record.metric("pixel", "ap") for record in found]
+                    ),
                     "peak in the defect": _mean(
                         [c["peak_in_defect"]["scored"] for c in contents if "peak_in_defect" in c]
                     ),
@@ -101,7 +104,7 @@ def ingredients(results: Path) -> pd.DataFrame:
             )
     columns = [
         "category", "run", "images, synthetic", "images, test", "pixels, test",
-        "peak in the defect", "seeds", "epochs",
+        "pixels, average precision", "peak in the defect", "seeds", "epochs",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 

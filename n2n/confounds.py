@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from n2n.baseline_settings import METHODS
 from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
-from n2n.paper import label, printed_cells
+from n2n.paper import printed_cells
 from n2n.records import Record, find_records
 from n2n.selection import (
     category_names,
@@ -39,7 +39,7 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
         runs = [run for part in parts for run in runs_of(records, *part, PRESETS["replication"])]
     else:
         runs = [r for r in records if not changes(r.settings, BASE)]
-    rows = []
+    names, rows = category_names(records), []
     for record in runs:
         content = record.content
         if "trivial" not in content:  # not in the oldest records
@@ -57,7 +57,7 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
                 rows.append(
                     {
                         "detector": name,
-                        "column": f"{label(record.key.category)}, {level}",
+                        "column": f"{names[record.key.part]}, {level}",
                         "auroc": 100 * found[level]["auroc"],
                     }
                 )
@@ -72,18 +72,19 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
     cells = printed_cells()
     cells = cells[cells["column"].eq("Ours") & cells["level"].eq("image")]
     printed = {(c.dataset, c.category): c.printed for c in cells.itertuples()}
-    rows = []
-    for record in find_records(results):
+    records, rows = find_records(results), []
+    names = category_names(records)
+    for record in records:
         if record.key.method != "thumbnail":
             continue
         side, hidden = record.content["settings"]["side"], record.content.get("hidden_alike", {})
         rows.append(
             {
-                "category": label(record.key.category),
+                "category": names[record.key.part],
                 "thumbnail": f"{side}×{side}",
                 "image AUROC": _with_interval(record),
                 "with the defects hidden": f"{100 * hidden.get('mean', math.nan):.1f}",
-                "N2N, printed": printed.get((record.key.dataset, record.key.category), ""),
+                "N2N, printed": printed.get(record.key.part, ""),
             }
         )
     columns = [
@@ -98,15 +99,17 @@ def image_mean_table(results: Path) -> pd.DataFrame:
     By the number itself, whole and with what each mask covers left out of both images of a pair,
     and by its distance from the training images'. Below 50 the bad ones have less of it.
     """
+    records = find_records(results)
+    names = category_names(records)
     rows = [
         {
-            "category": label(record.key.category),
+            "category": names[record.key.part],
             "mean of": record.content["settings"]["quantity"],
             "more of it": f"{100 * record.content['image_scores']['mean']['auroc']:.1f}",
             "more of it, defects hidden": f"{100 * record.content['hidden_alike']['mean']:.1f}",
             "farther from the training images": _with_interval(record),
         }
-        for record in find_records(results)
+        for record in records
         if record.key.method == "image-mean"
     ]
     columns = [
@@ -126,13 +129,14 @@ def masks_table(results: Path) -> pd.DataFrame:
 
     From the records of the thumbnails, which are made first; see `n2n.measurement.about_data`.
     """
-    rows = {}
-    for record in find_records(results):
+    records, rows = find_records(results), {}
+    names = category_names(records)
+    for record in records:
         if record.key.method != "thumbnail":
             continue
         masks = record.content["data"].get("masks")
         if masks is not None and None not in masks.values():
-            rows[label(record.key.category)] = {
+            rows[names[record.key.part]] = {
                 "median defect, of the image": f"{100 * masks['median']:.2f}",
                 "grown by a sixteenth": f"{100 * masks['grown_median']:.1f}",
                 "the largest fifth, of all defective pixels": f"{100 * masks['largest_fifth']:.0f}",
@@ -163,7 +167,7 @@ def hidden_defects(results: Path) -> pd.DataFrame:
             continue
         rows.append(
             {
-                "category": names[record.key.dataset, record.key.category],
+                "category": names[record.key.part],
                 "detector": detector,
                 "score": score,
                 "epochs": settings.get("epochs", 0),

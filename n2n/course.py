@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.paper import label
-from n2n.records import Record, find_records
+from n2n.records import Part, Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
 from n2n.sensitivity import BASE, variant_label
 from n2n.settings import DETECTION, PRESETS, changes
 from n2n.tables import called_anomalous
+
+BUDGETS = (25, 100)  # epochs; of `longer_training`
 
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
@@ -31,14 +33,14 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     ]
 
 
-def trace_figure(results: Path, category: str) -> Figure:
+def trace_figure(results: Path, part: Part) -> Figure:
     """Detection and validation loss along the training, for each learning rate of the study."""
     figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     rates = plt.get_cmap("viridis")
     chosen = [
         (record, trace)
         for record, trace in traced(results)
-        if record.key.category == category
+        if record.key.part == part
         and record.key.seed == 0
         and set(changes(record.settings, BASE)) <= {"learning_rate"}
     ]
@@ -67,7 +69,7 @@ def trace_figure(results: Path, category: str) -> Figure:
         xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})", ylim=(0, 102)
     )
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
-    figure.suptitle(label(category))
+    figure.suptitle(label(part[1]))
     plt.close(figure)
     return figure
 
@@ -75,6 +77,7 @@ def trace_figure(results: Path, category: str) -> Figure:
 def full_size_figure(results: Path) -> Figure:
     """Detection along the training of the tables' own runs, on synthetic and on real defects."""
     records = find_records(results)
+    names = category_names(records)
     shown = {
         record.key
         for part in parts_of(records)
@@ -95,7 +98,7 @@ def full_size_figure(results: Path) -> Figure:
                 )
                 values = 100 * trace[f"{part}_{level}"]
                 axes.plot(trace["epoch"], values, style, color=colour, label=name)
-        category = label(record.key.category)
+        category = names[record.key.part]
         axes.set(xlabel="epoch", title=f"{category}, seed {record.key.seed}")
     for axes in grid[:, 0]:
         axes.set_ylabel("AUROC, %")
@@ -128,7 +131,7 @@ def jumps(results: Path) -> pd.DataFrame:
         whole = not changed.keys() & {"image_size", "width", "batch_size", "epochs", "t_max"}
         trained = {name: value for name, value in changed.items() if name not in DETECTION}
         precision = record.content["provenance"]["precision"]
-        part = (record.key.dataset, record.key.category)
+        part = record.key.part
         once = (*part, record.key.seed, precision, *sorted(trained.items()))
         if not whole or once in seen:  # a training may serve several runs
             continue
@@ -215,10 +218,8 @@ def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True).round(1)
 
 
-def longer_training(
-    results: Path, category: str = "bracket_white", budgets: tuple[int, int] = (25, 100)
-) -> pd.DataFrame:
-    """What a larger budget of epochs changes at full size, a column for each lambda, as text.
+def longer_training(results: Path, part: Part) -> pd.DataFrame:
+    """What four times the epochs change at full size, a column for each lambda, as text.
 
     Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
     the defects to that beside them.
@@ -227,19 +228,23 @@ def longer_training(
     for record in own_records(results):
         settings = record.settings
         changed = changes(settings, PRESETS["replication"]).keys()
-        if record.key.category == category and changed <= {"noise", "epochs", "t_max"}:
+        if record.key.part == part and changed <= {
+            "noise",
+            "epochs",
+            "t_max",
+        }:
             of_seed = runs.setdefault((settings.noise, record.key.seed), {})
             of_seed[settings.epochs] = record
     table: dict[str, dict[str, str]] = {}
     for (noise, _), of_seed in sorted(runs.items()):
-        if f"λ = {noise:g}" in table or not set(budgets) <= of_seed.keys():
+        if f"λ = {noise:g}" in table or not set(BUDGETS) <= of_seed.keys():
             continue
-        values = [_localisation(of_seed[epochs]) for epochs in budgets]
+        values = [_localisation(of_seed[epochs]) for epochs in BUDGETS]
         table[f"λ = {noise:g}"] = {
             name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
         }
     frame = pd.DataFrame(table)
-    frame.index.name = f"{budgets[0]} → {budgets[1]} epochs"
+    frame.index.name = f"{BUDGETS[0]} → {BUDGETS[1]} epochs"
     return frame.reset_index()
 
 

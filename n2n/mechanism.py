@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
-from n2n.paper import label
-from n2n.selection import own_records
+from n2n.selection import category_names, own_records
 from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
@@ -31,8 +30,9 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     often their largest value lies in the defect, and the image-level AUROC of that value, both in
     percent. Means over the seeds of all runs that differ from ``base`` in lambda alone.
     """
-    rows = []
-    for record in own_records(results):
+    records, rows = own_records(results), []
+    names = category_names(records)
+    for record in records:
         settings = record.settings
         content = record.content
         if "reconstruction" not in content or not changes(settings, base).keys() <= {"noise"}:
@@ -40,7 +40,7 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         error = content["reconstruction"]["absolute"]
         rows.append(
             {
-                "category": label(record.key.category),
+                "category": names[record.key.part],
                 "λ": settings.noise,
                 "seeds": record.key.seed,
                 "in the defects": 1000 * error["defects"],
@@ -69,8 +69,9 @@ def quality_figure(results: Path) -> Figure:
     Runs that differ from another in the use of the network alone are left out, and so is the
     literal learning rate, whose error is off the scale.
     """
-    rows = []
-    for record in own_records(results):
+    records, rows = own_records(results), []
+    names = category_names(records)
+    for record in records:
         settings = record.settings
         changed = changes(settings, BASE)
         if "reconstruction" not in record.content or not in_study(settings):
@@ -79,7 +80,7 @@ def quality_figure(results: Path) -> Figure:
             continue
         rows.append(
             {
-                "category": label(record.key.category),
+                "category": names[record.key.part],
                 "group": _group(changed),
                 "name": variant_label(changed)
                 if changed.keys() & NAMED or settings.noise == 0

@@ -48,6 +48,8 @@ MEASURED = (
     "trivial", "reconstruction", "peak_in_defect", "development",
 )  # fmt: skip
 
+Part = tuple[str, str]  # data set and category
+
 
 @dataclass(frozen=True, order=True)
 class RunKey:
@@ -72,6 +74,11 @@ class RunKey:
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**32:
             raise N2NError(f"The seed {self.seed!r} is not a whole number from 0 to 2^32 - 1.")
+
+    @property
+    def part(self) -> Part:
+        """The data set and the category."""
+        return self.dataset, self.category
 
     def folder(self, results: Path) -> Path:
         """Where the finished record is."""

@@ -1,32 +1,20 @@
-"""What the notebooks show of run records: tables, panels and the sentences around them."""
+"""What the notebooks show of run records: tables and the sentences around them."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import torch
 from IPython.display import HTML
-from matplotlib.figure import Figure
 
-from n2n import figures
 from n2n.baseline_settings import row_label
-from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
-from n2n.data import Category, load_category
-from n2n.detection import detect
-from n2n.device import choose_device
-from n2n.experiment import WEIGHTS, load_network
+from n2n.markup import escape_markdown, html_table
 from n2n.paper import label
 from n2n.plan import Run, run_of
 from n2n.records import Record, read_record
 from n2n.settings import PRESETS, make_settings
 from n2n.tables import own_cells, wanted_settings
-
-NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
 
 def _badge(dataset: str) -> str:
@@ -158,86 +146,3 @@ def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
             missing[f"not run: {label(cell.category)}, {label(cell.column)}"] = run.command
     commands = done | missing
     return pd.DataFrame({"run record": list(commands), "command": list(commands.values())})
-
-
-def escape_markdown(text: str) -> str:
-    """A name of a folder as plain text of a page, whatever characters it has."""
-    return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
-
-
-def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:
-    """A table that scrolls inside its own box on a narrow screen; ``fit`` breaks its lines."""
-    if frame.empty:
-        return _html("<p>Nothing has been run yet.</p>")
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
-        for row in frame.itertuples(index=False)
-    )
-    return _html(
-        f'<div class="table-scroll{" fit" if fit else ""}"><table class="table">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _html(text: str) -> HTML:
-    return HTML(text)  # type: ignore[no-untyped-call]
-
-
-def panels(
-    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
-) -> Figure | str:
-    """The columns of Figure 4 for the first test image of each kind, or why they are missing."""
-    images = _images(record, data, results)
-    if isinstance(images, str):
-        return images
-    where = choose_device(device)
-    network, settings, threshold, _ = load_network(record.folder, where)
-    indices = figures.first_of_each_defect(images.defects)
-    found = detect(network, images.test[indices], settings, where, progress=False)
-    return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
-
-
-@torch.inference_mode()
-def noise_panels(
-    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
-) -> Figure | str:
-    """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
-    images = _images(record, data, results)
-    if isinstance(images, str):
-        return images
-    where = choose_device(device)
-    network, settings, _, _ = load_network(record.folder, where)
-    index = int(images.labels.int().argmax())
-    x0 = normalise(images.test[index : index + 1].to(where))
-    noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
-    shown = [to_unit(x).clamp(0, 1).cpu() for x in (noisy, network(noisy))]
-    return _once(figures.noise_panels(NOISES, shown[0], shown[1], settings.noise))
-
-
-def _once(figure: Figure) -> Figure:
-    """Closed, so that a notebook shows it as the cell's value and not a second time."""
-    plt.close(figure)
-    return figure
-
-
-def _images(record: Record, data: str | Path | None, results: str | Path) -> Category | str:
-    """The images of a record, or a sentence that says what is missing to show them."""
-    key = record.key
-    if data is None:
-        return (
-            f"*The images of {key.dataset} are not shown: none were at hand when this page was "
-            "made, and no image of the data sets is part of the repository. With the data set, "
-            "`make replicate N2N_DATA=/path/to/data` draws them.*"
-        )
-    if not (record.folder / WEIGHTS).exists():
-        return (
-            f"*The images are not shown: the weights of this record are not committed. Delete "
-            f"{record.folder.as_posix()} and run it again to draw them.*"
-        )
-    size = record.content["settings"]["image_size"]
-    cache = Path(results) / "work" / "images"
-    images = load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
-    if images.fingerprint != record.content["data"]["fingerprint"]:
-        return f"*The images in {data} are not shown: this record was made with others.*"
-    return images

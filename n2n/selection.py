@@ -9,10 +9,8 @@ from pathlib import Path
 
 from n2n.baseline_settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label
-from n2n.records import Record, check_same_images, find_records
+from n2n.records import Part, Record, check_same_images, find_records
 from n2n.settings import PRESETS, Settings, fills
-
-Part = tuple[str, str]  # data set and category
 
 
 def own_records(results: Path) -> list[Record]:
@@ -61,9 +59,7 @@ def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Rec
             continue
         settings = BaselineSettings(**values)
         if settings.changed().keys() <= {"epochs", "batch_size", "quantity"}:
-            row = rows.setdefault(
-                (row_label(values, budget=False), (key.dataset, key.category)), {}
-            )
+            row = rows.setdefault((row_label(values, budget=False), key.part), {})
             row.setdefault((settings.epochs or 0, settings.batch_size or 0), []).append(record)
     for (name, part), budgets in rows.items():
         check_same_images([record for found in budgets.values() for record in found])
@@ -80,7 +76,7 @@ def of_the_same_seeds(runs: list[list[Record]]) -> list[list[Record]]:
 
 def parts_of(records: Iterable[Record]) -> list[Part]:
     """Every data set's category of which there is a record, in their order."""
-    return list(dict.fromkeys((record.key.dataset, record.key.category) for record in records))
+    return list(dict.fromkeys(record.key.part for record in records))
 
 
 def category_names(records: Iterable[Record]) -> dict[Part, str]:

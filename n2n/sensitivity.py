@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
-from n2n.paper import label
 from n2n.records import Record, check_same_images
 from n2n.selection import category_names, own_records
 from n2n.settings import DETECTION, Settings, changes, make_settings
@@ -105,7 +104,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         for level, (auroc, untrained) in aurocs.items():
             rows.append(
                 {
-                    "category": names[record.key.dataset, record.key.category],
+                    "category": names[record.key.part],
                     "variant": named.get(str(changed), variant_label(changed)),
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
@@ -287,8 +286,9 @@ def base_table(results: Path) -> pd.DataFrame:
 
 def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """For each category run with ``base``: AUROC by image score, on synthetic and real defects."""
-    rows = []
-    for record in own_records(results):
+    records, rows = own_records(results), []
+    names = category_names(records)
+    for record in records:
         settings = record.settings
         if changes(settings, base) or "development" not in record.content:
             continue
@@ -296,7 +296,7 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         for score, values in record.content["image_scores"].items():
             rows.append(
                 {
-                    "category": label(record.key.category),
+                    "category": names[record.key.part],
                     "image score": score,
                     "synthetic defects": 100 * found[f"image_{score}"],
                     "test images": 100 * values["auroc"],

@@ -11,7 +11,6 @@ fewer epochs than its preset allows, before its loss had stopped falling, the ce
 
 from __future__ import annotations
 
-import html
 import itertools
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pandas as pd
 
 from n2n import figures
 from n2n.errors import N2NError, reason
+from n2n.markup import to_markdown
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, find_records
 from n2n.selection import runs_of
@@ -407,20 +407,6 @@ def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> li
         path.write_text(to_markdown(frame))
         written.append(path)
     return written
-
-
-def to_markdown(frame: pd.DataFrame) -> str:
-    """A data frame as a Markdown table, without an index."""
-    cells = [
-        [
-            "" if value != value else html.escape(str(value), False).replace("|", "\\|")
-            for value in row
-        ]
-        for row in [frame.columns, *frame.itertuples(index=False)]
-    ]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    lines.insert(1, "|" + " --- |" * len(frame.columns))
-    return "\n".join(lines) + "\n"
 
 
 def _mean_text(row: Any) -> str:

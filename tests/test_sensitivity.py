@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,41 +12,35 @@ import pytest
 from n2n import beyond, confounds, course, mechanism, sensitivity
 from n2n.baseline_settings import make_baseline_settings
 from n2n.errors import N2NError
-from n2n.records import RunKey, write_record
-from n2n.settings import Settings, changes, make_settings, variant
+from n2n.settings import Settings, changes, make_settings
+from tests.records import write
 
 
 def record(
     results: Path, settings: Settings, image: float, seed: int = 0, images: str = "some"
 ) -> None:
     error = {"defects": 0.04, "beside": 0.01, "normal": 0.02}
-    content = {
-        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
-        "intervals": {"image": {"auroc": (image - 0.05, image)}, "pixel": {"auroc": (0.8, 0.95)}},
-        "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
-        "image_scores": {
-            "max": {"auroc": image},
-            "mean": {"auroc": 0.6},
-            "top1%": {"auroc": image},
+    synthetic = {"image_max": 0.7, "image_mean": 0.8, "image_top1%": 0.8, "pixel": 0.9}
+    write(
+        results, settings, image, seed=seed, files=lambda folder: write_scores(folder, image),
+        intervals={"image": {"auroc": (image - 0.05, image)}, "pixel": {"auroc": (0.8, 0.95)}},
+        image_scores={
+            name: {"auroc": auroc}
+            for name, auroc in (("max", image), ("mean", 0.6), ("top1%", image))
         },
-        "development": {
-            "all": {"image_max": 0.7, "image_mean": 0.8, "image_top1%": 0.8, "pixel": 0.9}
-        },
-        "trivial": {
+        development={"all": synthetic},
+        trivial={
             name: {"image": {"auroc": 0.3}, "pixel": {"auroc": 0.4}}
             for name in ("mean_image", "blurred_image")
         },
-        "reconstruction": {"absolute": error, "anomaly_map": error},
-        "peak_in_defect": {"maps": 0.25, "scored": 0.5},
-        "hidden_defects": {"max": 0.1, "mean": 0.2, "top1%": 0.3},
-        "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
-        "settings": settings.as_dict(),
-        "training": {"epochs": settings.epochs, "stopped": "epochs"},
-        "threshold": {"image": 0.25},
-        "data": {"fingerprint": images, "test_anomalous": 100},
-    }
-    key = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed)
-    write_record(key, results, content, lambda folder: write_scores(folder, image))
+        reconstruction={"absolute": error, "anomaly_map": error},
+        peak_in_defect={"maps": 0.25, "scored": 0.5},
+        hidden_defects={"max": 0.1, "mean": 0.2, "top1%": 0.3},
+        hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},
+        training={"epochs": settings.epochs, "stopped": "epochs"},
+        threshold={"image": 0.25},
+        data={"fingerprint": images, "test_anomalous": 100},
+    )  # fmt: skip
 
 
 def write_scores(folder: Path, image: float) -> None:
@@ -117,18 +110,15 @@ def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
 
 def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     for side in (8, 16):
-        settings = make_baseline_settings("thumbnail", side=side)
-        content = {
-            "metrics": {"image": {"auroc": side / 20}, "pixel": {"auroc": 0.9}},
-            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
-            "image_scores": {name: {"auroc": side / 20} for name in ("max", "mean", "top1%")},
-            "hidden_defects": {"max": 0.1, "mean": 0.3, "top1%": 0.2},
-            "hidden_alike": {"max": 0.4, "mean": 0.5, "top1%": 0.6},
-            "settings": asdict(settings),
-            "data": {"masks": {"median": 0.001, "grown_median": 0.04, "largest_fifth": 0.75}},
-        }
-        key = RunKey("MPDD", "bracket_white", "thumbnail", settings.variant, 0)
-        write_record(key, tmp_path, content, lambda _: None)
+        write(
+            tmp_path, make_baseline_settings("thumbnail", side=side), side / 20,
+            category="bracket_white",
+            intervals={"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
+            image_scores={name: {"auroc": side / 20} for name in ("max", "mean", "top1%")},
+            hidden_defects={"max": 0.1, "mean": 0.3, "top1%": 0.2},
+            hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},
+            data={"masks": {"median": 0.001, "grown_median": 0.04, "largest_fifth": 0.75}},
+        )  # fmt: skip
     table = confounds.thumbnail_table(tmp_path)
     assert table.to_numpy().tolist() == [
         ["Bracket White", "8×8", "40.0 (40 to 60)", "50.0", "89.33"],
@@ -189,29 +179,21 @@ def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
             if (epochs, noise) != (25, 0.0):  # one budget alone is no comparison
                 settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
                 record(tmp_path, settings, image)
-    for path in tmp_path.glob("runs/*/*/*/*/*/record.json"):
-        content = json.loads(path.read_text())
-        content["metrics"]["pixel"] |= {"ap": 0.1, "aupro": 0.8}
-        path.write_text(json.dumps(content))
-    table = course.longer_training(tmp_path, "metal_plate")
+    write(tmp_path, make_settings("replication"), 0.1, dataset="mine")  # another part of this name
+    table = course.longer_training(tmp_path, ("MPDD", "metal_plate"))
     assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
     assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
     assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"
 
 
 def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> None:
-    settings = make_baseline_settings("image-mean", quantity="detail")
-    content = {
-        "metrics": {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.5}},
-        "intervals": {"image": {"auroc": (0.6, 0.8)}, "pixel": {"auroc": (0.4, 0.6)}},
-        "image_scores": {"mean": {"auroc": 0.2}},
-        "hidden_defects": {"mean": 0.1},
-        "hidden_alike": {"mean": 0.3},
-        "settings": asdict(settings),
-    }
-    write_record(
-        RunKey("VisA", "pcb1", "image-mean", settings.variant, 0), tmp_path, content, lambda _: None
-    )
+    write(
+        tmp_path, make_baseline_settings("image-mean", quantity="detail"), 0.7,
+        dataset="VisA", category="pcb1",
+        intervals={"image": {"auroc": (0.6, 0.8)}, "pixel": {"auroc": (0.4, 0.6)}},
+        image_scores={"mean": {"auroc": 0.2}}, hidden_defects={"mean": 0.1},
+        hidden_alike={"mean": 0.3},
+    )  # fmt: skip
     assert confounds.image_mean_table(tmp_path).to_numpy().tolist() == [
         ["PCB1", "detail", "20.0", "30.0", "70.0 (60 to 80)"]
     ]
@@ -278,6 +260,26 @@ def test_tables_from_records(results: Path) -> None:
     trivial = confounds.trivial_table(results).set_index("detector")
     assert trivial.loc["distance to the mean image", "Metal Plate, image"] == 30.0
     assert trivial.loc["trained network", "Metal Plate, image"] == 73.0
+
+
+def test_two_data_sets_may_share_a_category(tmp_path: Path) -> None:
+    for dataset, image in (("MPDD", 0.9), ("mine", 0.5)):
+        error = {"defects": image, "beside": 0.1, "normal": 0.1}
+        write(
+            tmp_path, small(), image, dataset=dataset, reconstruction={"absolute": error},
+            peak_in_defect={"maps": 0.5, "scored": 0.5},
+            trivial={name: {"image": {"auroc": 0.3}, "pixel": {"auroc": 0.4}}
+                     for name in ("mean_image", "blurred_image")},
+            development={"all": dict.fromkeys(("image_max", "image_mean", "image_top1%"), image)},
+        )  # fmt: skip
+    names = ["Metal Plate (MPDD)", "Metal Plate (mine)"]
+    assert mechanism.mechanism_table(tmp_path)["defects : beside"].tolist() == [9.0, 5.0]
+    scores = sensitivity.development_table(tmp_path).query("`image score` == 'top1%'")
+    assert scores[["category", "test images"]].to_numpy().tolist() == [
+        [names[0], "90.0"], [names[1], "50.0"]
+    ]  # fmt: skip
+    trivial = confounds.trivial_table(tmp_path).set_index("detector").loc["trained network"]
+    assert trivial[[f"{name}, image" for name in names]].tolist() == [90.0, 50.0]
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from n2n import figures, report
+from n2n import figures, markup
 from n2n.baseline_settings import make_baseline_settings
 from n2n.baseline_tables import baselines_beside_paper, costs
-from n2n.records import RunKey, write_record
-from n2n.report import escape_markdown
-from n2n.settings import make_settings, variant
+from n2n.markup import escape_markdown, to_markdown
+from n2n.settings import make_settings
 from n2n.tables import (
     at_threshold,
     compare,
@@ -25,10 +23,10 @@ from n2n.tables import (
     own_measurements,
     scores_beside_paper,
     summary,
-    to_markdown,
     verdict,
     write_tables,
 )
+from tests.records import write
 
 
 def record(
@@ -39,25 +37,13 @@ def record(
     dataset: str = "MPDD",
     stopped: str = "early",
     **changes: object,
-) -> None:
+) -> Path:
+    """A run of a preset with these changes."""
     settings = make_settings(str(changes.pop("preset", "replication")), **changes)
-    content = {
-        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.9}},
-        "intervals": {
-            "image": {"auroc": (image - 0.002, image + 0.002)},
-            "pixel": {"auroc": (0.89, 0.91)},
-        },
-        "image_scores": {
-            "max": {"auroc": 0.4},
-            "mean": {"auroc": image - 0.1},
-            "top1%": {"auroc": image},
-        },
-        "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
-        "settings": settings.as_dict(),
-        "training": {"epochs": settings.epochs, "stopped": stopped},
-    }
-    key = RunKey(dataset, category, "n2n", variant(settings), seed)
-    write_record(key, results, content, lambda _: None)
+    training = {"epochs": settings.epochs, "stopped": stopped}
+    return write(
+        results, settings, image, dataset=dataset, category=category, seed=seed, training=training
+    )
 
 
 def cell(results: Path, table: int, column: str, level: str = "image") -> dict[str, object]:
@@ -250,11 +236,9 @@ def test_each_measurement_is_drawn_once(tmp_path: Path) -> None:
 
 
 def test_what_the_threshold_of_detect_finds(tmp_path: Path) -> None:
-    settings = make_settings("replication")
     scores = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1], "max": 9.0})
     for seed, top in enumerate(([0.1, 0.6, 0.5, 0.7, 0.8], [0.0, 0.1, 0.5, 0.4, 0.5])):
-        record(tmp_path, seed=seed)
-        folder = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed).folder(tmp_path)
+        folder = record(tmp_path, seed=seed)
         content = json.loads((folder / "record.json").read_text())
         content |= {"threshold": {"image": 0.5}, "data": {"test_good": 2, "test_anomalous": 3}}
         (folder / "record.json").write_text(json.dumps(content))
@@ -272,30 +256,26 @@ def test_markdown_escapes_bars() -> None:
 
 
 def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
-    for backbone in ("efficientnet-lite0", "wide-resnet50-2"):
-        settings = make_baseline_settings("padim", backbone=backbone)
-        content = {
-            "metrics": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.9}},
-            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
-            "settings": asdict(settings),
-            "training": {"seconds": 12.3},
-            "inference": {"seconds_per_image": 0.05},
-            "provenance": {"peak_memory_mib": 900, "precision": "float32"},
-        }
-        key = RunKey("MPDD", "metal_plate", "padim", settings.variant, 0)
-        write_record(key, tmp_path, content, lambda _: None)
-    content["metrics"] = {"image": {"auroc": 0.7}, "pixel": {"auroc": 0.9}}
-    write_record(replace(key, seed=1), tmp_path, content, lambda _: None)
+    def run(method: str, image: float, seed: int, own_peak: bool, **changes: object) -> None:
+        provenance = {"peak_memory_mib": 900, "precision": "float32"}
+        if own_peak:
+            provenance = {
+                "peak_memory_mib": 800, "peak_memory_of": "this run", "precision": "bfloat16"
+            }  # fmt: skip
+        write(
+            tmp_path, make_baseline_settings(method, **changes), image, seed=seed,
+            intervals={"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
+            training={"seconds": 12.3}, inference={"seconds_per_image": 0.05},
+            provenance=provenance,
+        )  # fmt: skip
+
+    wide = {"backbone": "wide-resnet50-2"}
+    run("padim", 0.5, 0, False, backbone="efficientnet-lite0")
+    run("padim", 0.5, 0, False, **wide)
+    run("padim", 0.7, 1, False, **wide)
     # Of another precision and with its own peak of memory: a row of its own
-    content["provenance"] = {
-        "peak_memory_mib": 800, "peak_memory_of": "this run", "precision": "bfloat16"
-    }  # fmt: skip
-    write_record(replace(key, seed=2), tmp_path, content, lambda _: None)
-    content["settings"] = asdict(
-        make_baseline_settings("patchcore", backbone="wide-resnet50-2", coreset=0.5)
-    )
-    key = RunKey("MPDD", "metal_plate", "patchcore", "wide-resnet50-2_coreset-0.5", 0)
-    write_record(key, tmp_path, content, lambda _: None)
+    run("padim", 0.7, 2, True, **wide)
+    run("patchcore", 0.7, 0, True, coreset=0.5, **wide)
     found = baselines_beside_paper(1, tmp_path)
     assert set(found["category"]) == {"Metal Plate"}  # no other was run
     other = found.set_index("method")
@@ -303,31 +283,26 @@ def test_a_baseline_with_another_backbone_is_not_judged(tmp_path: Path) -> None:
     half = other.loc["PatchCore (WideResNet-50-2, coreset 0.5, bfloat16)"]
     assert (half["verdict"], half["bring"]) == ("other settings", "")
     assert list(other["bring"][["DAGAN", "CFLOW"]]) == ["", "wide_resnet50_2-95faca4d.pth"]
-    lite, wide = other.loc["PaDiM (EfficientNet-Lite0)"], other.loc["PaDiM (WideResNet-50-2)"]
-    assert (lite["ours"], wide["ours"]) == ("50.00", "60.00 ± 14.14")  # mean and deviation
-    assert (lite["difference"], wide["difference"]) == ("-6.30", "+3.70")
+    lite, wide_net = other.loc["PaDiM (EfficientNet-Lite0)"], other.loc["PaDiM (WideResNet-50-2)"]
+    assert (lite["ours"], wide_net["ours"]) == ("50.00", "60.00 ± 14.14")  # mean and deviation
+    assert (lite["difference"], wide_net["difference"]) == ("-6.30", "+3.70")
     assert (lite["verdict"], lite["bring"]) == ("another backbone", "wide_resnet50_2-95faca4d.pth")
-    assert wide["verdict"] == "inconclusive"  # printed: 56.30, in an interval from 40 to 60
-    assert wide["bring"] == ""
+    assert wide_net["verdict"] == "inconclusive"  # printed: 56.30, in an interval from 40 to 60
+    assert wide_net["bring"] == ""
     half = other.loc["PaDiM (WideResNet-50-2, bfloat16)"]
-    assert (half["ours"], half["peak, MiB"], wide["peak, MiB"]) == ("70.00", "800", "≤ 900")
+    assert (half["ours"], half["peak, MiB"], wide_net["peak, MiB"]) == ("70.00", "800", "≤ 900")
     assert set(compare(1, tmp_path)["verdict"]) == {"not run"}  # never in the printed column
     assert baselines_beside_paper(4, tmp_path).empty
 
 
 def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
     for epochs, seed in ((4, 0), (4, 1), (200, 0)):
-        settings = make_baseline_settings("rd4ad", epochs=epochs)
-        content = {
-            "metrics": {"image": {"auroc": 0.5 + seed / 5}, "pixel": {"auroc": 0.9}},
-            "intervals": {"image": {"auroc": (0.4, 0.6)}, "pixel": {"auroc": (0.8, 0.95)}},
-            "settings": asdict(settings),
-            "training": {"seconds": 10.0 + seed},
-            "inference": {"seconds_per_image": 0.25},
-            "provenance": {"precision": "float32", "peak_memory_mib": 100 + seed},
-        }
-        key = RunKey("VisA", "fryum", "rd4ad", settings.variant, seed)
-        write_record(key, tmp_path, content, lambda _: None)
+        write(
+            tmp_path, make_baseline_settings("rd4ad", epochs=epochs), 0.5 + seed / 5,
+            dataset="VisA", category="fryum", seed=seed, training={"seconds": 10.0 + seed},
+            inference={"seconds_per_image": 0.25},
+            provenance={"precision": "float32", "peak_memory_mib": 100 + seed},
+        )  # fmt: skip
     found = costs(tmp_path)
     drawn = [text.get_text() for text in figures.accuracy_against_cost(found).axes[0].texts]
     assert drawn == ["RD4AD"] * 2  # the backbone is told by the colour
@@ -348,7 +323,7 @@ def test_html_in_names_is_shown_and_not_obeyed() -> None:
     assert "<" not in shown
     assert "\\*c\\*" in shown
     assert "<script>" not in to_markdown(pd.DataFrame({"category": [name]}))
-    assert "<script>" not in str(report.html_table(pd.DataFrame({"category": [name]})).data)
+    assert "<script>" not in str(markup.html_table(pd.DataFrame({"category": [name]})).data)
 
 
 def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:

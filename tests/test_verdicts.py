@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -10,20 +9,15 @@ import pytest
 
 from n2n import verdicts
 from n2n.baseline_settings import make_baseline_settings
-from n2n.records import RunKey, write_record
-from n2n.settings import make_settings, variant
+from tests.records import write
 from tests.test_tables import record
 
 
 def baseline(results: Path, method: str, image: float, **changes: object) -> Path:
-    settings = make_baseline_settings(method, **changes)
-    content = {
-        "metrics": {"image": {"auroc": image}, "pixel": {"auroc": 0.5}},
-        "intervals": {"image": {"auroc": (image, image)}, "pixel": {"auroc": (0.49, 0.51)}},
-        "settings": asdict(settings),
-    }
-    key = RunKey("MPDD", "metal_plate", method, settings.variant, 0)
-    return write_record(key, results, content, lambda _: None).folder
+    return write(
+        results, make_baseline_settings(method, **changes), image,
+        intervals={"image": {"auroc": (image, image)}, "pixel": {"auroc": (0.49, 0.51)}},
+    )  # fmt: skip
 
 
 def test_each_noise_level_is_judged_against_the_printed_value_of_each(tmp_path: Path) -> None:
@@ -76,9 +70,7 @@ def test_a_further_training_by_hand(tmp_path: Path) -> None:
 def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
     frame = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1]})
     for seed, top in enumerate(([0.1, 0.5, 0.5, 0.6, 0.7], [0.1, 0.9, 0.5, 0.6, 0.7])):
-        record(tmp_path, seed=seed)
-        settings = make_settings("replication")
-        folder = RunKey("MPDD", "metal_plate", "n2n", variant(settings), seed).folder(tmp_path)
+        folder = record(tmp_path, seed=seed)
         frame.assign(**{"top1%": top, "max": 0.0}).to_csv(folder / "scores.csv", index=False)
     folder = baseline(tmp_path, "padim", 0.5)
     frame.assign(own=[0.0, 0.1, 0.2, 0.3, 0.4]).to_csv(folder / "scores.csv", index=False)

@@ -20,9 +20,9 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from n2n.markup import to_markdown
 from n2n.sensitivity import BASE, effects, effects_table
 from n2n.settings import PRESETS, Settings
-from n2n.tables import to_markdown
 
 # Where effects were measured, and around which settings.
 SIZES = {

@@ -1,0 +1,52 @@
+"""Tables and names as the text of a page."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table, without an index."""
+    cells = [
+        [
+            "" if value != value else html.escape(str(value), False).replace("|", "\\|")
+            for value in row
+        ]
+        for row in [frame.columns, *frame.itertuples(index=False)]
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    lines.insert(1, "|" + " --- |" * len(frame.columns))
+    return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """A name of a folder as plain text of a page, whatever characters it has."""
+    return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
+
+
+def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:
+    """A table that scrolls inside its own box on a narrow screen; ``fit`` breaks its lines."""
+    if frame.empty:
+        return _html("<p>Nothing has been run yet.</p>")
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
+    return _html(
+        f'<div class="table-scroll{" fit" if fit else ""}"><table class="table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _html(text: str) -> HTML:
+    from IPython.display import HTML  # of the notebooks' extra: the command line does without
+
+    return HTML(text)  # type: ignore[no-untyped-call]
