@@ -263,6 +263,24 @@ def effects_table(found: pd.DataFrame, narrow: bool = False) -> pd.DataFrame:
     return table.fillna("").reset_index()
 
 
+def guide_table(found: pd.DataFrame) -> pd.DataFrame:
+    """How far synthetic defects foretell what a choice does to the test images.
+
+    Spearman's rank correlation between the effects on synthetic defects and those at each level
+    of the test images, over the trainings of a part in ``found``, the table of `effects`.
+    """
+    trained = found[found["stage"] == "training"]
+    rows = []
+    for category, group in trained.groupby("category", sort=False):
+        wide = group.pivot(index="variant", columns="level", values="effect")
+        if "synthetic" not in wide or len(wide) < 3:
+            continue
+        agreement = wide.corr(method="spearman")["synthetic"].drop("synthetic")
+        named = {LEVELS[str(level)]: f"{value:.2f}" for level, value in agreement.items()}
+        rows.append({"category": category, "trainings": len(wide)} | named)
+    return pd.DataFrame(rows)
+
+
 def base_table(results: Path) -> pd.DataFrame:
     """The base's own AUROC (percent): mean over the seeds, spread, and the untrained network's."""
     runs = study_runs(results)

@@ -92,6 +92,20 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
 
 
+def test_how_good_a_guide_synthetic_defects_are() -> None:
+    effects = {"synthetic": [1.0, 2.0, 3.0, 4.0], "image": [10.0, 30.0, 20.0, 40.0]}
+    found = pd.DataFrame(
+        {"variant": str(n), "category": "Plate", "level": level, "effect": effect}
+        for level, values in effects.items()
+        for n, effect in enumerate(values)
+    ).assign(stage="training")
+    used = found.assign(variant="used " + found["variant"], effect=1.0, stage="detection")
+    (row,) = sensitivity.guide_table(pd.concat([found, used])).to_dict("records")
+    # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8
+    assert row == {"category": "Plate", "trainings": 4, "test images": "0.80"}
+    assert sensitivity.guide_table(used).empty
+
+
 def test_runs_of_different_images_are_not_compared(results: Path) -> None:
     record(results, small(width=32), 0.71, images="others")
     with pytest.raises(N2NError, match="different images"):
