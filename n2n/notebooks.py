@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
 
-STUDY_PAGES = ("verdicts", "methods", "improved", "sensitivity", "mechanism")  # read records only
+STUDY_PAGES = (  # read records only
+    "verdicts", "methods", "improved", "sensitivity", "course", "mechanism", "confounds"
+)  # fmt: skip
 NOTEBOOKS = Path("notebooks")
 
 

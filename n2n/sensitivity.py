@@ -208,7 +208,7 @@ def coverage(found: pd.DataFrame) -> str:
 def effects_figure(found: pd.DataFrame) -> Figure:
     """A line per variant: how far it moves AUROC from the base, in a panel per level.
 
-    Grey: the spread of the base's own seeds, where an effect cannot be told from chance.
+    The bands: the spread of the base's own seeds, where an effect cannot be told from chance.
     """
     order = found.groupby("variant")["effect"].apply(lambda values: values.abs().max())
     order = order.sort_values()
@@ -220,7 +220,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
         part = found[found["level"] == level]
         spread = part.groupby("category")["noise"].max()
         for number, (category, width) in enumerate(spread.items()):
-            axes.axvspan(-width, width, color=PAPER, alpha=0.12, linewidth=0)
+            axes.axvspan(-width, width, color=COLOURS.get(category, PAPER), alpha=0.1, lw=0)
             rows = part[part["category"] == category]
             shift = 0.18 * (number - (len(spread) - 1) / 2)
             y = rows["variant"].map(at) + shift

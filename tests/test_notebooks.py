@@ -12,7 +12,7 @@ from filelock import FileLock
 from n2n import book, study
 from n2n.book import experiment_pages
 from n2n.errors import BusyError, N2NError
-from n2n.notebooks import execute_notebook
+from n2n.notebooks import STUDY_PAGES, execute_notebook
 from n2n.plan import Run
 from n2n.study import missing_runs
 from tests.conftest import draw_parts
@@ -117,7 +117,7 @@ def test_a_run_that_fails_stops_no_other(
     assert tried == ["metal_plate", "tubes"]
 
 
-@pytest.mark.parametrize("name", ["verdicts", "methods", "improved", "sensitivity", "mechanism"])
+@pytest.mark.parametrize("name", STUDY_PAGES)
 def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
     execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
 
