@@ -22,8 +22,9 @@ from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import WEIGHTS, load_network
 from n2n.measurement import aurocs
+from n2n.paper import label
 from n2n.records import find_records
-from n2n.sensitivity import BASE, changes, label
+from n2n.sensitivity import BASE, changes
 from n2n.settings import PRESETS, settings_from_dict
 
 REPLICATION = PRESETS["replication"]
