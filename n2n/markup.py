@@ -31,16 +31,30 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#!|$~])", r"\\\1", html.escape(text, quote=False))
 
 
-def html_table(frame: pd.DataFrame, fit: bool = False) -> HTML:
-    """A table that scrolls inside its own box on a narrow screen; ``fit`` breaks its lines."""
+def html_table(frame: pd.DataFrame, fit: bool = False, fold: str | None = None) -> HTML:
+    """A table that scrolls inside its own box on a narrow screen; ``fit`` breaks its lines.
+
+    Rows with a cell that begins with ``fold`` are folded away below the others.
+    """
     if frame.empty:
         return _html("<p>Nothing has been run yet.</p>")
+    if fold is None:
+        return _html(_table(frame, fit))
+    away = frame.apply(lambda row: any(str(cell).startswith(fold) for cell in row), axis=1)
+    shown = "" if away.all() else _table(frame[~away], fit)
+    if away.any():
+        summary = f"{away.sum()} rows: {html.escape(fold)}"
+        shown += f"<details><summary>{summary}</summary>{_table(frame[away], fit)}</details>"
+    return _html(shown)
+
+
+def _table(frame: pd.DataFrame, fit: bool) -> str:
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
         for row in frame.itertuples(index=False)
     )
-    return _html(
+    return (
         f'<div class="table-scroll{" fit" if fit else ""}"><table class="table">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -326,6 +326,16 @@ def test_html_in_names_is_shown_and_not_obeyed() -> None:
     assert "<script>" not in str(markup.html_table(pd.DataFrame({"category": [name]})).data)
 
 
+def test_rows_are_folded_away_below_the_others() -> None:
+    frame = pd.DataFrame({"cell": ["a", "b", "c"], "verdict": ["not run", "reproduced", "not run"]})
+    above, below = str(markup.html_table(frame, fold="not run").data).split("<details>")
+    assert (above.count("<td>"), "<td>b</td>" in above) == (2, True)
+    assert "2 rows: not run" in below
+    assert below.count("<td>") == 4
+    assert "<details>" not in str(markup.html_table(frame[1:2], fold="not run").data)
+    assert str(markup.html_table(frame[:1], fold="not run").data).startswith("<details>")
+
+
 def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:
     found = coverage(compare_all(tmp_path))
     assert found.groupby("table").size().to_dict() == {
