@@ -180,10 +180,15 @@ def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
     none is, those that it covers most, so that no defect vanishes.
 
     Raises:
-        N2NError: where the file is missing or damaged, has another size than the image, or marks
-            nothing.
+        N2NError: where the file is missing, damaged or a JPEG, has another size than the image, or
+            marks nothing.
     """
     with _open(path) as picture:
+        if picture.format == "JPEG":
+            raise N2NError(
+                f"The mask {path} is a JPEG, whose losses mark pixels beside the defect; "
+                "export it as PNG."
+            )
         values = np.asarray(picture)  # of a palette image: its indices
     with _open(image) as original:
         upright = ImageOps.exif_transpose(original).size
