@@ -381,7 +381,7 @@ def _scan_visa(
     split = dataset / SPLIT_FILE
     samples: dict[str, list[Sample]] = {"train": [], "test": []}
     try:
-        with split.open(newline="", encoding="utf-8") as lines:
+        with split.open(newline="", encoding="utf-8-sig") as lines:
             rows = [row for row in csv.DictReader(lines) if row.get("object") == category]
     except FileNotFoundError:
         problems.append(f"The split file {split} is missing; it comes with the data set.")
@@ -395,6 +395,12 @@ def _scan_visa(
             problems.append(
                 f"The split file {split} has a row with split {part!r} and label {label!r}; "
                 "restore the original."
+            )
+            continue
+        if (part, label) == ("train", "anomaly"):
+            problems.append(
+                f"The split file {split} puts the anomalous image {name} into the training; "
+                "use 1cls.csv as published."
             )
             continue
         image = dataset / name

@@ -278,6 +278,7 @@ def test_visa_s_split_file_is_checked(tmp_path: Path) -> None:
         ("fryum/Data/Images/Normal/001.JPG", "fryum/../other/001.JPG", r"001\.JPG, .* is missing"),
         ("fryum/Data/Images/Normal/001.JPG", "other/001.JPG", r"other/001\.JPG, .* is missing"),
         ("fryum/Data/Masks/Anomaly/000.png", "", r"names no mask for .*000\.JPG"),
+        ("test,anomaly", "train,anomaly", r"Anomaly/000\.JPG into the training; use 1cls\.csv as"),
         ("fryum,", "candle,", r"no training image in .*fryum; split_csv/1cls\.csv must name some"),
     ],
 )
@@ -291,6 +292,13 @@ def test_rows_of_the_split_file_that_cannot_be_meant(
     split.write_text(split.read_text().replace(old, new))
     with pytest.raises(N2NError, match=message):
         list_category(root, "VisA", "fryum")
+
+
+def test_a_byte_order_mark_does_a_split_file_no_harm(tmp_path: Path) -> None:
+    root = visa(tmp_path)
+    split = root / "VisA/split_csv/1cls.csv"
+    split.write_bytes(b"\xef\xbb\xbf" + split.read_bytes())
+    assert len(list_category(root, "VisA", "fryum").train) == 2
 
 
 def test_a_split_file_cannot_name_files_outside(tmp_path: Path) -> None:
