@@ -113,11 +113,21 @@ class CategoryReport:
     problems: tuple[str, ...]
 
 
+@contextlib.contextmanager
+def _permitted() -> Iterator[None]:
+    """Turn a folder that must not be looked into into one sentence."""
+    try:
+        yield
+    except PermissionError as error:
+        raise N2NError(f"{error.filename} must not be read; allow it, or remove it.") from error
+
+
 def list_category(root: Path, dataset: str, category: str) -> Listing:
     """The files of a category; nothing is decoded.
 
     Raises:
-        N2NError: where the folder, the split file, a mask or every training image is missing.
+        N2NError: where the folder, the split file, a mask or every training image is missing, or
+            a folder must not be read.
     """
     listing, problems = _scan(root, dataset, category)
     if problems:
@@ -125,11 +135,12 @@ def list_category(root: Path, dataset: str, category: str) -> Listing:
     return listing
 
 
+@_permitted()
 def find_categories(root: Path) -> list[tuple[str, str]]:
     """Every (data set, category) below a root that has training images or VisA's folders.
 
     Raises:
-        N2NError: where the root is not a folder.
+        N2NError: where the root is not a folder, or must not be read.
     """
     if not root.is_dir():
         raise N2NError(f"There is no folder {root}; name the folder that holds MPDD or VisA.")
@@ -331,6 +342,7 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
     return CategoryReport(dataset, category, *counts, expected, tuple(problems))
 
 
+@_permitted()
 def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
     """The files of a category, and a sentence about each that is missing or contradictory."""
     for name in (dataset, category):
@@ -429,15 +441,10 @@ def _stays_below(path: Path, folder: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    try:
-        inside = folder.iterdir() if folder.is_dir() else []
-        return sorted(
-            path
-            for path in inside
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-    except PermissionError as error:
-        raise N2NError(f"The folder {folder} must not be read; allow it, or remove it.") from error
+    inside = folder.iterdir() if folder.is_dir() else []
+    return sorted(
+        path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def _with_any_suffix(stem: Path) -> Path | None:
