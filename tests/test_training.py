@@ -199,6 +199,32 @@ def test_a_checkpoint_of_another_network_is_refused(
             run(images, tiny, checkpoint=checkpoint)
 
 
+def test_a_checkpoint_that_is_older_than_a_setting_goes_on_and_one_that_is_younger_does_not(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(epoch: int, network: torch.nn.Module) -> None:
+        if epoch == 3:  # the checkpoint is that of the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tiny, checkpoint=checkpoint, after_epoch=stop)
+    state = torch.load(checkpoint, weights_only=True)
+    state["identity"]["settings"]["colour"] = 1
+    torch.save(state, checkpoint)
+    with pytest.raises(N2NError, match=r"checkpoint\.pt is of another version"):
+        run(images, tiny, checkpoint=checkpoint)
+    for name in ("colour", "augmentation", "weight_average"):
+        del state["identity"]["settings"][name]
+    torch.save(state, checkpoint)
+    resumed, whole = run(images, tiny, checkpoint=checkpoint), run(images, tiny)
+    assert resumed.history[:2] == state["history"]
+    assert losses(resumed) == losses(whole)
+    assert equal_weights(resumed, whole)
+
+
 def test_a_checkpoint_of_other_settings_is_refused(
     images: torch.Tensor, tiny: Settings, tmp_path: Path
 ) -> None:
