@@ -331,16 +331,27 @@ def load_network(
         threshold = {name: float(value) for name, value in saved["threshold"].items()}
         expected = Expected(**saved["expected"]) if saved.get("expected") else None
     except FileNotFoundError as error:
-        raise N2NError(
-            f"There are no weights {file} (they are not committed); "
-            "train them with `n2n run` on this machine."
-        ) from error
+        raise _no_weights(file) from error
     except Exception as error:  # a foreign file can fail in many ways
         raise N2NError(
             f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
         ) from error
     network.eval()
     return network, settings, threshold, expected
+
+
+def _no_weights(file: Path) -> N2NError:
+    """What to say of weights that are missing; `n2n run` makes none where a record is complete."""
+    folder = file.parent
+    if not (folder / RECORD).exists():
+        return N2NError(f"There are no weights {file}; name a run's folder, or train by `n2n run`.")
+    method = read_record(folder).key.method
+    if method != "n2n":
+        return N2NError(f"{folder} has no weights: {method} keeps none; name a run of n2n.")
+    return N2NError(
+        f"There are no weights {file} (they are not committed); run it again into another "
+        f"--results folder, or delete {folder} first."
+    )
 
 
 def _read_trace(path: Path) -> dict[int, dict[str, float]]:

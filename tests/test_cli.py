@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,26 @@ def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> N
     outcome = n2n("detect", "--run", tmp_path, "--out", tmp_path / "out", broken)
     assert outcome.exit_code == 1
     assert "weights" in outcome.output
+
+
+def test_detect_says_how_to_come_by_missing_weights(
+    finished: Path, parts: Path, tmp_path: Path
+) -> None:
+    def said(run: Path) -> str:
+        image = parts / "parts/disc/test/spot/000.png"
+        outcome = n2n("detect", "--run", run, "--out", tmp_path / "out", image)
+        assert outcome.exit_code == 1
+        return outcome.output
+
+    bare = tmp_path / "runs/bare"
+    shutil.copytree(finished, bare, ignore=shutil.ignore_patterns("weights.pt"))
+    assert f"run it again into another --results folder, or delete {bare} first" in said(bare)
+    assert f"or delete {bare} first" in said(bare / "weights.pt")
+    other = ["--method", "thumbnail", "--image-size", 64, "--device", "cpu", "--quiet"]
+    where = ["--data", parts, "--dataset", "parts", "--category", "disc", "--results", tmp_path]
+    assert n2n("run", *where, *other).exit_code == 0
+    (thumbnail,) = tmp_path.glob("runs/parts/disc/thumbnail/*/seed0")
+    assert "thumbnail keeps none; name a run of n2n" in said(thumbnail)
 
 
 def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:
