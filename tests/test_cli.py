@@ -211,6 +211,38 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
         assert Image.open(tmp_path / "out" / name).size == (64, 64)
 
 
+def test_detect_overwrites_no_image_that_it_is_given(
+    finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [tmp_path / "a.png", tmp_path / "a_heat.png"]
+    for path in images:
+        shutil.copy(parts / "parts/disc/test/spot/000.png", path)
+    before = images[1].read_bytes()
+    monkeypatch.chdir(tmp_path)
+    outcome = n2n("detect", "--run", finished, "--out", ".", "--device", "cpu", *images)
+    assert outcome.exit_code == 1
+    assert "a_heat.png would be overwritten; choose another --out" in outcome.output
+    assert sorted(tmp_path.iterdir()) == images
+    assert images[1].read_bytes() == before
+
+
+def test_detect_leaves_no_half_a_picture(
+    finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Image.Image.save
+
+    def fails(picture: Image.Image, file: Path, *more: str) -> None:
+        save(picture, file, *more)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    image = parts / "parts/disc/test/spot/000.png"
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path, "--device", "cpu", image)
+    assert outcome.exit_code == 1
+    assert "cannot be written (No space left on device); choose another --out" in outcome.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_path: Path) -> None:
     assert run_parts(parts, tmp_path, "--precision", "bfloat16").exit_code == 0
     run = next(tmp_path.glob("runs/*/*/*/*/seed0"))
