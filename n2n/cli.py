@@ -31,8 +31,7 @@ class Group(click.Group):
             click.echo(f"n2n: {error}", err=True)
             sys.exit(1)
         except MemoryError:
-            text = "This machine's memory is too small; end other programs or lower --image-size."
-            click.echo(f"n2n: {text}", err=True)
+            click.echo("n2n: This machine's memory is too small; end other programs.", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo(

@@ -158,7 +158,8 @@ def train(
         dynamic_ncols=True,
     )
     saved = time.monotonic()
-    advice = f"try --batch-size {max(settings.batch_size // 2, 1)} or a smaller --width"
+    fewer = f"--batch-size {settings.batch_size // 2} or " if settings.batch_size > 1 else ""
+    advice = f"try {fewer}a smaller --width"
     with memory_errors(advice), compile_errors(compile_network), contextlib.closing(bar):
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()

@@ -284,6 +284,21 @@ def test_where_compilation_fails_the_message_names_the_option(
         run(images, tiny, compile_network=True)
 
 
+def test_where_memory_is_short_no_message_names_what_is_so_already(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(training, "_train_epoch", greedy)
+    with pytest.raises(N2NError, match=r"; try --batch-size 2 or a smaller --width\.$"):
+        run(images, replace(tiny, batch_size=4))
+    with pytest.raises(N2NError, match=r"; try a smaller --width\.$"):
+        run(images, replace(tiny, batch_size=1))
+    with pytest.raises(N2NError, match=r"; close other programs\.$"):
+        detect(greedy, images, tiny, CPU, progress=False)  # type: ignore[arg-type]
+
+
 def test_a_damaged_checkpoint_is_named(
     images: torch.Tensor, tiny: Settings, tmp_path: Path
 ) -> None:
