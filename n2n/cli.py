@@ -396,7 +396,12 @@ def audit() -> None:
 
 
 @main.command()
-@click.option("--data", type=FOLDER, help="Root of MPDD and VisA; without it, the demonstration.")
+@click.option(
+    "--data",
+    type=FOLDER,
+    envvar="N2N_DATA",
+    help="Root of MPDD and VisA; without it, the demonstration.",
+)
 @click.option("--epochs", type=EPOCHS, help="A smaller budget for each run.")
 @click.option("--seeds", default="0", show_default=True, help="Separated by commas.")
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)

@@ -369,6 +369,17 @@ def test_tables_and_audit(tmp_path: Path) -> None:
     assert "do not hold" in outcome.output
 
 
+@pytest.mark.parametrize("root", [None, "data"])
+def test_a_replication_reads_the_variable_of_the_images(
+    monkeypatch: pytest.MonkeyPatch, root: str | None
+) -> None:
+    asked = []
+    monkeypatch.setattr("n2n.book.replicate", lambda data, **_: asked.append(data))
+    monkeypatch.setenv("N2N_DATA", root or "")
+    assert n2n("replicate").exit_code == 0
+    assert asked == [root and Path(root)]
+
+
 @pytest.mark.parametrize(
     "command",
     ["", "demo-data", "check", "run", "study", "status", "detect", "tables", "audit", "replicate"],
