@@ -34,7 +34,9 @@ from n2n.measurement import (
 )
 from n2n.plan import Run
 from n2n.records import (
+    CHECKPOINT,
     RECORD,
+    TRACE,
     Record,
     RunKey,
     finished,
@@ -44,12 +46,10 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
+from n2n.records import WEIGHTS as WEIGHTS  # `n2n.report` takes it from here
 from n2n.settings import DETECTION, Settings, same_training, settings_from_dict, variant
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
-
-WEIGHTS = "weights.pt"
-TRACE = "trace.csv"
 
 
 def run_experiment(
@@ -164,7 +164,7 @@ def _train_and_trace(
     progress: bool,
 ) -> tuple[Trained, dict[int, dict[str, float]]]:
     """The trained network, and what it detected along its training, by epoch."""
-    checkpoint = key.work(results) / "checkpoint.pt"
+    checkpoint = key.work(results) / CHECKPOINT
     # A trace without its checkpoint is of a training that was given up
     traced = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
 

@@ -9,7 +9,7 @@ from n2n.baseline_settings import BaselineSettings
 from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
-from n2n.records import Record, failure, is_running, read_record
+from n2n.records import CHECKPOINT, RECORD, Record, failure, is_running, read_record
 
 STATES = ("done", "running", "failed", "begun", "missing")
 
@@ -32,13 +32,13 @@ def state(run: Run, results: Path) -> str:
     A run is 'running' where a process of this machine holds it; of other machines only the
     checkpoints are seen.
     """
-    if (run.key.folder(results) / "record.json").exists():
+    if (run.key.folder(results) / RECORD).exists():
         return "done"
     if is_running(run.key, results):
         return "running"
     if failure(run.key, results) is not None:
         return "failed"
-    return "begun" if (run.key.work(results) / "checkpoint.pt").exists() else "missing"
+    return "begun" if (run.key.work(results) / CHECKPOINT).exists() else "missing"
 
 
 def overview(study: Study, results: Path) -> str:
