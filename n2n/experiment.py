@@ -132,7 +132,7 @@ def run_experiment(
             "by": trained.origin,  # None: by this run
         }
         content["provenance"] = about_run(
-            Run(dataset, category, settings, seed, precision=str(dtype).removeprefix("torch.")),
+            Run(dataset, category, settings, seed, trace, str(dtype).removeprefix("torch.")),
             where,
             prepared + trained.seconds + measured,  # as if the training had not been interrupted
             own_peak,

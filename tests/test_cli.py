@@ -160,14 +160,17 @@ def test_an_interrupted_trace_goes_on_with_its_checkpoint_and_not_without(
 
 def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
     """Copied into a shell, it makes the same record in another folder."""
-    run_parts(parts, tmp_path / "one", "--set", "sigmas=[0.5, 1, 2]", "--precision", "float32")
+    more = ["--set", "sigmas=[0.5, 1, 2]", "--precision", "float32", "--trace", 1]
+    run_parts(parts, tmp_path / "one", *more)
     record = json.loads(next(tmp_path.glob("one/runs/*/*/*/*/*/record.json")).read_text())
     program, *arguments = shlex.split(record["provenance"]["command"])
-    assert (program, arguments[-1]) == ("n2n", "float32")
+    assert (program, arguments[-4:]) == ("n2n", ["--precision", "float32", "--trace", "1"])
     arguments[arguments.index("ROOT")] = str(parts)
     assert n2n(*arguments, "--results", tmp_path / "two", "--quiet").exit_code == 0
     again = json.loads(next(tmp_path.glob("two/runs/*/*/*/*/*/record.json")).read_text())
     assert (again["variant"], again["metrics"]) == (record["variant"], record["metrics"])
+    one, two = sorted(tmp_path.glob("*/runs/*/*/*/*/*/trace.csv"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize(
