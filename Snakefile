@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from n2n.baseline_settings import METHODS
-from n2n.notebooks import STUDY_PAGES
+from n2n.notebooks import STUDY_PAGES, page_title
 from n2n.plan import read_study
 from n2n.records import RECORD
 from n2n.settings import changes, fills, same_training
@@ -146,12 +146,10 @@ def baseline(run):
 
 def page_of(run, output):
     """The command that shows a record as a page of the book; without images, without pictures."""
-    demonstration = run.dataset == "demo"
     parameters = experiment(run)
-    if DATA is None and not demonstration:
+    if DATA is None and run.dataset != "demo":
         parameters["data"] = None
-    nature = "demonstration" if demonstration else "replicated"
-    title = f"{run.dataset} / {run.category} ({nature})"
+    title = page_title(run.dataset, run.category)
     return notebook("experiment", output, parameters, "--title", title, "--no-gpu")
 
 

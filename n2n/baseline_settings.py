@@ -55,6 +55,7 @@ class Method:
     # Which of `n2n.detection.image_scores` its own image score comes nearest to; '': none
     score: str = "max"
     settings: tuple[str, ...] = ()  # that no other method has
+    by: Literal["anomalib", "gan", "nothing"] = "anomalib"  # what fits it; see `n2n.baselines.fit`
 
 
 METHODS = {
@@ -67,15 +68,16 @@ METHODS = {
     "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
     "draem": Method("DRAEM", TEXTURES, "textures-dtd", 700),
     # 100 epochs are neither paper's: see `n2n.gans`
-    "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean"),
-    "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean"),
+    "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean", by="gan"),
+    "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean", by="gan"),
     # Of no paper: what an image tells without a look at a defect; see `n2n.trivial`
-    "thumbnail": Method("Nearest thumbnail", (NOTHING,), NOTHING, score="mean", settings=("side",)),
+    "thumbnail": Method(
+        "Nearest thumbnail", (NOTHING,), NOTHING, score="mean", settings=("side",), by="nothing"
+    ),
     "image-mean": Method(
-        "Mean of the image", (NOTHING,), NOTHING, score="", settings=("quantity",)
+        "Mean of the image", (NOTHING,), NOTHING, score="", settings=("quantity",), by="nothing"
     ),
 }
-GANS = ("skip-ganomaly", "dagan")
 # What a method has learned from: `n2n.baseline_tables.costs`
 FAMILIES = (
     "N2N", *(f"features of {LABELS[backbone]}" for backbone in BACKBONES),

@@ -20,13 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from n2n.anomalib_models import fit_anomalib, see
-from n2n.baseline_settings import (
-    GANS,
-    METHODS,
-    NOTHING,
-    BaselineSettings,
-    brought,
-)
+from n2n.baseline_settings import METHODS, NOTHING, BaselineSettings, brought
 from n2n.data import Category, load_category
 from n2n.detection import image_scores
 from n2n.device import (
@@ -48,11 +42,10 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
-from n2n.trivial import MeanQuantity, NearestThumbnail
+from n2n.trivial import fit_trivial
 
 BATCH = 8
 ANOMALIB = ("anomalib", "timm", "torchvision")
-OF_ANOMALIB = METHODS.keys() - {*GANS, "thumbnail", "image-mean"}
 
 
 def run_baseline(
@@ -125,7 +118,7 @@ def run_baseline(
                 where,
                 time.monotonic() - began,
                 own_peak,
-                *(ANOMALIB if settings.method in OF_ANOMALIB else ()),
+                *(ANOMALIB if METHODS[settings.method].by == "anomalib" else ()),
             ),
         }
 
@@ -157,13 +150,13 @@ def fit(
         raise N2NError(f"{own} needs no file beside the images; leave --weights out.")
     if precision != torch.float32 and not METHODS[settings.method].epochs:
         raise N2NError(f"{settings.method} trains nothing; leave --precision out.")
-    if settings.method in GANS:
-        return fit_gan(images, settings, seed, device, precision, progress)
-    if settings.method == "thumbnail":
-        return NearestThumbnail(images, settings.side).to(device)
-    if settings.method == "image-mean":
-        return MeanQuantity(images, settings.quantity).to(device)
-    return fit_anomalib(images, settings, seed, device, weights, precision, progress)
+    match METHODS[settings.method].by:
+        case "anomalib":
+            return fit_anomalib(images, settings, seed, device, weights, precision, progress)
+        case "gan":
+            return fit_gan(images, settings, seed, device, precision, progress)
+        case "nothing":
+            return fit_trivial(images, settings).to(device)
 
 
 @torch.inference_mode()

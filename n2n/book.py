@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from n2n import demo_data
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
-from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook
+from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook, page_title
 from n2n.paper import printed_cells
 from n2n.progress import say
 from n2n.records import Record, find_records
@@ -76,8 +76,7 @@ def _execute_pages(
     shared = {"results": str(results), "device": device}
     for dataset, category, parameters in pages:
         output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
-        nature = "demonstration" if dataset == "demo" else "replicated"
-        title = f"{dataset} / {category} ({nature})"
+        title = page_title(dataset, category)
         try:
             execute_notebook("experiment", output, shared | parameters, title)
         except N2NError as error:

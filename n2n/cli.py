@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from n2n import __version__
+from n2n.baseline_settings import METHODS, make_baseline_settings
 from n2n.errors import N2NError
+from n2n.settings import PRESETS, budget, make_settings
 
 if TYPE_CHECKING:
     from n2n.records import Record
 
-PRESET = click.Choice(["paper", "replication", "improved", "demo"])
+PRESET = click.Choice(list(PRESETS))
 FOLDER = click.Path(path_type=Path, file_okay=False)
 EPOCHS = click.IntRange(1)
 
@@ -31,8 +33,7 @@ class Group(click.Group):
             click.echo(f"n2n: {error}", err=True)
             sys.exit(1)
         except MemoryError:
-            text = "This machine's memory is too small; end other programs or lower --image-size."
-            click.echo(f"n2n: {text}", err=True)
+            click.echo("n2n: This machine's memory is too small; end other programs.", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo(
@@ -109,8 +110,7 @@ def check(root: Path) -> None:
     "--method",
     default="n2n",
     show_default=True,
-    help="n2n, or a baseline: padim, patchcore, cflow, fastflow, rd4ad, draem, skip-ganomaly, "
-    "dagan, thumbnail, image-mean.",
+    help=f"n2n, or a baseline: {', '.join(METHODS)}.",
 )
 @click.option(
     "--backbone",
@@ -193,7 +193,6 @@ def run(
 
         context.with_resource(gpu_slot(runs_per_gpu))
     if method != "n2n":
-        from n2n.baseline_settings import make_baseline_settings
         from n2n.baselines import run_baseline
 
         given = {
@@ -227,7 +226,6 @@ def run(
     if backbone or weights:
         raise N2NError("--backbone and --weights belong to the baselines; n2n uses none.")
     from n2n.experiment import run_experiment
-    from n2n.settings import budget, make_settings
 
     options = {
         "noise": noise,
@@ -397,7 +395,12 @@ def audit() -> None:
 
 
 @main.command()
-@click.option("--data", type=FOLDER, help="Root of MPDD and VisA; without it, the demonstration.")
+@click.option(
+    "--data",
+    type=FOLDER,
+    envvar="N2N_DATA",
+    help="Root of MPDD and VisA; without it, the demonstration.",
+)
 @click.option("--epochs", type=EPOCHS, help="A smaller budget for each run.")
 @click.option("--seeds", default="0", show_default=True, help="Separated by commas.")
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)

@@ -113,11 +113,21 @@ class CategoryReport:
     problems: tuple[str, ...]
 
 
+@contextlib.contextmanager
+def _permitted() -> Iterator[None]:
+    """Turn a folder that must not be looked into into one sentence."""
+    try:
+        yield
+    except PermissionError as error:
+        raise N2NError(f"{error.filename} must not be read; allow it, or remove it.") from error
+
+
 def list_category(root: Path, dataset: str, category: str) -> Listing:
     """The files of a category; nothing is decoded.
 
     Raises:
-        N2NError: where the folder, the split file, a mask or every training image is missing.
+        N2NError: where the folder, the split file, a mask or every training image is missing, or
+            a folder must not be read.
     """
     listing, problems = _scan(root, dataset, category)
     if problems:
@@ -125,11 +135,12 @@ def list_category(root: Path, dataset: str, category: str) -> Listing:
     return listing
 
 
+@_permitted()
 def find_categories(root: Path) -> list[tuple[str, str]]:
     """Every (data set, category) below a root that has training images or VisA's folders.
 
     Raises:
-        N2NError: where the root is not a folder.
+        N2NError: where the root is not a folder, or must not be read.
     """
     if not root.is_dir():
         raise N2NError(f"There is no folder {root}; name the folder that holds MPDD or VisA.")
@@ -180,10 +191,15 @@ def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
     none is, those that it covers most, so that no defect vanishes.
 
     Raises:
-        N2NError: where the file is missing or damaged, has another size than the image, or marks
-            nothing.
+        N2NError: where the file is missing, damaged or a JPEG, has another size than the image, or
+            marks nothing.
     """
     with _open(path) as picture:
+        if picture.format == "JPEG":
+            raise N2NError(
+                f"The mask {path} is a JPEG, whose losses mark pixels beside the defect; "
+                "export it as PNG."
+            )
         values = np.asarray(picture)  # of a palette image: its indices
     with _open(image) as original:
         upright = ImageOps.exif_transpose(original).size
@@ -326,6 +342,7 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
     return CategoryReport(dataset, category, *counts, expected, tuple(problems))
 
 
+@_permitted()
 def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
     """The files of a category, and a sentence about each that is missing or contradictory."""
     for name in (dataset, category):
@@ -376,7 +393,7 @@ def _scan_visa(
     split = dataset / SPLIT_FILE
     samples: dict[str, list[Sample]] = {"train": [], "test": []}
     try:
-        with split.open(newline="", encoding="utf-8") as lines:
+        with split.open(newline="", encoding="utf-8-sig") as lines:
             rows = [row for row in csv.DictReader(lines) if row.get("object") == category]
     except FileNotFoundError:
         problems.append(f"The split file {split} is missing; it comes with the data set.")
@@ -390,6 +407,12 @@ def _scan_visa(
             problems.append(
                 f"The split file {split} has a row with split {part!r} and label {label!r}; "
                 "restore the original."
+            )
+            continue
+        if (part, label) == ("train", "anomaly"):
+            problems.append(
+                f"The split file {split} puts the anomalous image {name} into the training; "
+                "use 1cls.csv as published."
             )
             continue
         image = dataset / name
@@ -418,15 +441,10 @@ def _stays_below(path: Path, folder: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    try:
-        inside = folder.iterdir() if folder.is_dir() else []
-        return sorted(
-            path
-            for path in inside
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-    except PermissionError as error:
-        raise N2NError(f"The folder {folder} must not be read; allow it, or remove it.") from error
+    inside = folder.iterdir() if folder.is_dir() else []
+    return sorted(
+        path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def _with_any_suffix(stem: Path) -> Path | None:

@@ -93,7 +93,8 @@ def detect(
     bar = tqdm(total=len(images), desc="detecting", unit="image", disable=not progress)
     # A GPU's convolutions in float32 would otherwise drop 13 bits of each number (TF32).
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with memory_errors("close other programs or use the CPU"), exact, bar:
+    advice = "close other programs" + (" or use the CPU" if device.type != "cpu" else "")
+    with memory_errors(advice), exact, bar:
         for begin in range(0, len(images), batch_size):
             batch = slice(begin, begin + batch_size)
             x0 = normalise(images[batch].to(device))

@@ -123,7 +123,8 @@ def compile_errors(compiled: bool) -> Iterator[None]:
     except TorchDynamoException as error:
         reason = " ".join(str(error).split("\n")[:2])  # the backend; what it said
         raise N2NError(
-            f"The network could not be compiled on this machine ({reason}); use --no-compile."
+            f"The network could not be compiled on this machine ({reason}); use `n2n run "
+            "--no-compile`, or set TORCH_COMPILE_DISABLE=1."
         ) from error
 
 

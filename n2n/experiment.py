@@ -34,7 +34,9 @@ from n2n.measurement import (
 )
 from n2n.plan import Run
 from n2n.records import (
+    CHECKPOINT,
     RECORD,
+    TRACE,
     Record,
     RunKey,
     finished,
@@ -44,12 +46,10 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
+from n2n.records import WEIGHTS as WEIGHTS  # figures and benchmarks take it from here
 from n2n.settings import DETECTION, Settings, same_training, settings_from_dict, variant
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
-
-WEIGHTS = "weights.pt"
-TRACE = "trace.csv"
 
 
 def run_experiment(
@@ -132,7 +132,7 @@ def run_experiment(
             "by": trained.origin,  # None: by this run
         }
         content["provenance"] = about_run(
-            Run(dataset, category, settings, seed, precision=str(dtype).removeprefix("torch.")),
+            Run(dataset, category, settings, seed, trace, str(dtype).removeprefix("torch.")),
             where,
             prepared + trained.seconds + measured,  # as if the training had not been interrupted
             own_peak,
@@ -164,7 +164,7 @@ def _train_and_trace(
     progress: bool,
 ) -> tuple[Trained, dict[int, dict[str, float]]]:
     """The trained network, and what it detected along its training, by epoch."""
-    checkpoint = key.work(results) / "checkpoint.pt"
+    checkpoint = key.work(results) / CHECKPOINT
     # A trace without its checkpoint is of a training that was given up
     traced = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
 
@@ -331,16 +331,27 @@ def load_network(
         threshold = {name: float(value) for name, value in saved["threshold"].items()}
         expected = Expected(**saved["expected"]) if saved.get("expected") else None
     except FileNotFoundError as error:
-        raise N2NError(
-            f"There are no weights {file} (they are not committed); "
-            "train them with `n2n run` on this machine."
-        ) from error
+        raise _no_weights(file) from error
     except Exception as error:  # a foreign file can fail in many ways
         raise N2NError(
             f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
         ) from error
     network.eval()
     return network, settings, threshold, expected
+
+
+def _no_weights(file: Path) -> N2NError:
+    """What to say of weights that are missing; `n2n run` makes none where a record is complete."""
+    folder = file.parent
+    if not (folder / RECORD).exists():
+        return N2NError(f"There are no weights {file}; name a run's folder, or train by `n2n run`.")
+    method = read_record(folder).key.method
+    if method != "n2n":
+        return N2NError(f"{folder} has no weights: {method} keeps none; name a run of n2n.")
+    return N2NError(
+        f"There are no weights {file} (they are not committed); run it again into another "
+        f"--results folder, or delete {folder} first."
+    )
 
 
 def _read_trace(path: Path) -> dict[int, dict[str, float]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import realpath  # unlike Path.resolve, bears links in a circle
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from n2n.data import decode_image
@@ -17,6 +19,7 @@ from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, reason
 from n2n.experiment import load_network
 from n2n.figures import overlay
+from n2n.files import write_whole
 
 
 def detect_files(
@@ -26,7 +29,6 @@ def detect_files(
     *,
     device: str = "auto",
     precision: str = "float32",
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Score images with the network of a run, and write what it sees.
 
@@ -37,15 +39,15 @@ def detect_files(
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'float32', as the run's threshold was found; 'float16', 'bfloat16' or 'auto' may
             be faster.
-        progress: show a bar on stderr.
 
     Returns:
         A row per image: image, score, threshold, anomalous (the score is above everything that
         held-out normal images reached).
 
     Raises:
-        N2NError: where an image or the weights cannot be read, two images share a name, or the
-            folder cannot be written; nothing is written before all images were read.
+        N2NError: where an image or the weights cannot be read, two images share a name, an image
+            would be overwritten, or the folder cannot be written; nothing is written before all
+            images were read.
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where, training=False)
@@ -56,13 +58,17 @@ def detect_files(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
+    pictures = [(out / f"{name}_heat.png", out / f"{name}_overlay.png") for name in names]
+    given = {realpath(path) for path in images}
+    if lost := [path for pair in pictures for path in pair if realpath(path) in given]:
+        raise N2NError(f"The image {lost[0]} would be overwritten; choose another --out.")
     decoded = np.stack([decode_image(path, settings.image_size) for path in images])
     try:
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent
     except OSError as failed:
         raise _unwritable(out, failed) from failed
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
-    found = detect(network, pixels, settings, where, dtype, expected=expected, progress=progress)
+    found = detect(network, pixels, settings, where, dtype, expected=expected)
     scores = image_scores(found.scored)[settings.image_score].numpy()
     table = pd.DataFrame(
         {
@@ -74,15 +80,20 @@ def detect_files(
     )
     colours = matplotlib.colormaps["magma"]
     try:
-        for name, image, error in zip(names, decoded, found.maps.numpy(), strict=True):
-            heat = colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True)[..., :3]
-            Image.fromarray(np.ascontiguousarray(heat)).save(out / f"{name}_heat.png")
-            tinted = overlay(image, error > threshold["pixel"])
-            Image.fromarray(tinted).save(out / f"{name}_overlay.png")
-        table.to_csv(out / "scores.csv", index=False, float_format="%.9g")
+        for (heat, marked), image, error in zip(pictures, decoded, found.maps.numpy(), strict=True):
+            _save(colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True), heat)
+            _save(overlay(image, error > threshold["pixel"]), marked)
+        write_whole(
+            out / "scores.csv", lambda file: table.to_csv(file, index=False, float_format="%.9g")
+        )
     except OSError as failed:
         raise _unwritable(out, failed) from failed
     return table
+
+
+def _save(picture: NDArray[np.uint8], path: Path) -> None:
+    colours = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
+    write_whole(path, lambda file: colours.save(file, "PNG"))
 
 
 def _unwritable(out: Path, error: OSError) -> N2NError:

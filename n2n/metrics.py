@@ -150,7 +150,7 @@ def bootstrap_image(
     distinct, place = np.unique(-scores, return_inverse=True)
     bins = place[:, None] == np.arange(len(distinct))
     counts = np.stack([bins & ~labels[:, None], bins & labels[:, None]]).astype(np.float64)
-    return _intervals(counts, labels, FPR_LIMIT, repeats, seed)
+    return _intervals(counts, labels, repeats, seed)
 
 
 def bootstrap_difference(
@@ -200,7 +200,6 @@ def bootstrap_pixel(
     repeats: int = 500,
     bins: int = 4096,
     seed: int = 0,
-    fpr_limit: float = FPR_LIMIT,
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of `pixel_metrics` over whole images drawn with replacement.
 
@@ -214,12 +213,11 @@ def bootstrap_pixel(
         repeats: number of draws.
         bins: half of them at even shares of the positives, half at even shares of the negatives.
         seed: of the draws.
-        fpr_limit: up to which false-positive rate AUPRO is taken.
 
     Returns:
         The lower and upper end for each of `PIXEL_KEYS`.
     """
-    maps, masks = _checked(maps, masks, fpr_limit)
+    maps, masks = _checked(maps, masks, FPR_LIMIT)
     if not _defined(masks):
         return dict.fromkeys(PIXEL_KEYS, (math.nan, math.nan))
     edges = np.union1d(*(_quantiles(part, bins // 2) for part in (maps[masks], maps[~masks])))
@@ -231,7 +229,7 @@ def bootstrap_pixel(
         counts[1, index] = np.bincount(place[mask], minlength=length)
         counts[2, index] = np.bincount(place[mask], _region_shares(mask), length)
     anomalous: Labels = np.any(masks, axis=(1, 2))
-    return _intervals(counts, anomalous, fpr_limit, repeats, seed)
+    return _intervals(counts, anomalous, repeats, seed)
 
 
 def _checked(
@@ -380,11 +378,7 @@ def _draws_of(anomalous: bytes, repeats: int, seed: int) -> Floats:
 
 
 def _intervals(
-    counts: Floats,
-    anomalous: Labels,
-    fpr_limit: float,
-    repeats: int,
-    seed: int,
+    counts: Floats, anomalous: Labels, repeats: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of `_measure` over draws of images, each class apart.
 
@@ -392,7 +386,6 @@ def _intervals(
         counts: (2 or 3, N, K), of each image in bins of falling score: negatives, positives and,
             for AUPRO, positives divided by the size of their region.
         anomalous: (N,), the class of each image.
-        fpr_limit: up to which false-positive rate AUPRO is taken.
         repeats: number of draws.
         seed: of the draws.
     """
@@ -409,7 +402,6 @@ def _intervals(
                     positive,
                     reached[:, -1:],
                     overlap[0] if overlap else None,
-                    fpr_limit,
                 )
             )
     intervals = {}

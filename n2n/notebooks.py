@@ -24,6 +24,12 @@ STUDY_PAGES = (  # read records only
 NOTEBOOKS = Path("notebooks")
 
 
+def page_title(dataset: str, category: str) -> str:
+    """The heading of an experiment's page, which tells drawn images from real ones."""
+    nature = "demonstration" if dataset == "demo" else "replicated"
+    return f"{dataset} / {category} ({nature})"
+
+
 def execute_notebook(
     name: str, output: Path, parameters: dict[str, Any], title: str | None = None
 ) -> None:

@@ -66,8 +66,10 @@ class Run:
         else:
             options = baseline_settings.command_options(self.settings)
         named = ["--dataset", self.dataset, "--category", self.category, "--seed", str(self.seed)]
-        whole = ["n2n", "run", "--data", "ROOT", *named, *options, "--precision", self.precision]
-        return shlex.join(whole)
+        options += ["--precision", self.precision]
+        if self.trace:
+            options += ["--trace", str(self.trace)]
+        return shlex.join(["n2n", "run", "--data", "ROOT", *named, *options])
 
 
 def run_of(record: Record) -> Run:

@@ -9,7 +9,8 @@ from n2n.baseline_settings import BaselineSettings
 from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
-from n2n.records import Record, failure, is_running, read_record
+from n2n.records import CHECKPOINT, RECORD, WEIGHTS, Record, failure, is_running, read_record
+from n2n.settings import Settings, same_training
 
 STATES = ("done", "running", "failed", "begun", "missing")
 
@@ -32,20 +33,21 @@ def state(run: Run, results: Path) -> str:
     A run is 'running' where a process of this machine holds it; of other machines only the
     checkpoints are seen.
     """
-    if (run.key.folder(results) / "record.json").exists():
+    if (run.key.folder(results) / RECORD).exists():
         return "done"
     if is_running(run.key, results):
         return "running"
     if failure(run.key, results) is not None:
         return "failed"
-    return "begun" if (run.key.work(results) / "checkpoint.pt").exists() else "missing"
+    return "begun" if (run.key.work(results) / CHECKPOINT).exists() else "missing"
 
 
 def overview(study: Study, results: Path) -> str:
     """A table of a study's runs by data set, method and state, with the failures and the time left.
 
     The time is that of one run after the other, from the seconds of the finished runs of the same
-    method; early stopping makes it an upper estimate.
+    method. A run that takes over the network of another run of the study counts for nothing; early
+    stopping makes the rest an upper estimate.
     """
     states = {run: state(run, results) for run in study.runs}
     counts: dict[tuple[str, str], Counter[str]] = {}
@@ -74,11 +76,27 @@ def _time_left(states: dict[Run, str], left: list[Run], results: Path) -> str:
         if found == "done" and (seconds := _seconds(run, results)) is not None:
             spent[run.key.method] += seconds  # type: ignore[assignment]
             worked[run.key.method] += work_of(run)  # type: ignore[assignment]
-    unknown = sorted({run.key.method for run in left} - worked.keys())
-    known = [run for run in left if run.key.method in worked]
+    training = _without_shared(states, left, results)
+    unknown = sorted({run.key.method for run in training} - worked.keys())
+    known = [run for run in training if run.key.method in worked]
     seconds = sum(work_of(run) * spent[run.key.method] / worked[run.key.method] for run in known)
-    text = f"about {seconds / 3600:.1f} h" if known else "not known yet"
+    text = f"about {seconds / 3600:.1f} h" if known or not unknown else "not known yet"
     return f"{text}, without {', '.join(unknown)}" if known and unknown else text
+
+
+def _without_shared(states: dict[Run, str], left: list[Run], results: Path) -> list[Run]:
+    """The runs that are left, but those whose network is there or is another's of them."""
+    there = [run for run in states if (run.key.folder(results) / WEIGHTS).exists()]
+    trained: dict[tuple[str, str, int, str], list[Settings]] = {}
+    kept = []
+    for run in [*there, *left]:
+        if isinstance(run.settings, Settings):
+            one = trained.setdefault((run.dataset, run.category, run.seed, run.precision), [])
+            if any(same_training(settings, run.settings) for settings in one):
+                continue
+            one.append(run.settings)
+        kept.append(run)
+    return [run for run in kept if states[run] != "done"]
 
 
 def _seconds(run: Run, results: Path) -> float | None:

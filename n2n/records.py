@@ -39,7 +39,8 @@ from n2n.settings import Settings, settings_from_dict
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD = "record.json"
+RECORD, WEIGHTS, TRACE = "record.json", "weights.pt", "trace.csv"
+CHECKPOINT = "checkpoint.pt"  # of a run that is not finished
 FAILED = "failed.txt"
 SCHEMA = 1
 # What may not be defined where a category has no normal or no anomalous test image

@@ -45,18 +45,29 @@ def missing_runs(
         preset: which settings of our method.
         epochs: a smaller or larger budget than the preset's, or a baseline's own. What our method
             has run with a larger one is left alone: a table shows the largest.
+
+    Raises:
+        N2NError: where the table has no such category.
     """
     cells = printed_cells()
     cells = cells[cells["table"] == table]
     found = set(find_categories(data))
+    if categories is not None:
+        known = dict.fromkeys(cells["category"][cells["category"] != "average"])
+        if unknown := set(categories) - known.keys():
+            raise N2NError(
+                f"Table {table} has no category {min(unknown)!r}; choose of {', '.join(known)}."
+            )
+        cells = cells[cells["category"].isin(categories)]
+        asked = dict.fromkeys(zip(cells["dataset"], cells["category"], strict=True))
+        if absent := [f"{d}/{c}" for d, c in asked if (d, c) not in found]:
+            say(f"skipped, since not in {data}: {', '.join(absent)}")
     records = find_records(results)
     runs: list[Run] = []
     for dataset, category, column in dict.fromkeys(
         zip(cells["dataset"], cells["category"], cells["column"], strict=True)
     ):
         if (dataset, category) not in found:
-            continue
-        if categories is not None and category not in categories:
             continue
         for method in methods:
             settings = _of_column(column, method, preset, epochs)
@@ -100,26 +111,17 @@ def run_missing(
     *,
     device: str = "auto",
     **options: Any,
-) -> list[Record]:
+) -> None:
     """Run what a table lacks, see `missing_runs`; without ``data``, nothing.
 
     Raises:
         N2NError: where runs failed, when all others have been made; names each.
     """
     if data is None:
-        return []
+        return
     runs = missing_runs(table, Path(data), Path(results), **options)
-    records, failures = [], []
-    for run in tqdm(runs, desc=f"Table {table}", unit="run", disable=len(runs) < 2):
-        try:
-            records.append(_make(run, Path(data), Path(results), device, True))
-        except BusyError as error:
-            say(f"left to the other process: {error}")
-        except N2NError as error:
-            failures.append(f"{run.key.folder(Path(results))}: {error}")
-    if failures:
+    if failures := _make_each(f"Table {table}", runs, Path(data), Path(results), device, True):
         raise N2NError("; ".join(failures))
-    return records
 
 
 def run_study(
@@ -147,10 +149,17 @@ def run_study(
         {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
     ):
         say(f"not in {data}: {', '.join(absent)}")
+    return _make_each("study", runs, data, results, device, progress)
+
+
+def _make_each(
+    title: str, runs: list[Run], data: Path, results: Path, device: str, progress: bool
+) -> list[str]:
+    """Make the records of runs, under a bar; a sentence for each that failed, which stops none."""
     failures = []
     work = [work_of(run) for run in runs]
     bar = tqdm(
-        total=sum(work), desc="study", disable=not progress,
+        total=sum(work), desc=title, disable=not progress or len(runs) < 2,
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
     )  # fmt: skip
     with contextlib.closing(bar):

@@ -24,7 +24,7 @@ from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet, UNet
 from n2n.records import commit
-from n2n.settings import Settings
+from n2n.settings import Settings, settings_from_dict
 
 Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
 
@@ -158,7 +158,8 @@ def train(
         dynamic_ncols=True,
     )
     saved = time.monotonic()
-    advice = f"try --batch-size {max(settings.batch_size // 2, 1)} or a smaller --width"
+    fewer = f"--batch-size {settings.batch_size // 2} or " if settings.batch_size > 1 else ""
+    advice = f"try {fewer}a smaller --width"
     with memory_errors(advice), compile_errors(compile_network), contextlib.closing(bar):
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()
@@ -403,7 +404,19 @@ class _State:
             raise N2NError(
                 f"The checkpoint {path} cannot be read; delete it to train from the start."
             ) from error
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
+        other_version = N2NError(
+            f"The checkpoint {path} is of another version of this program; delete it to train "
+            "from the start."
+        )
+        try:
+            identity = state["identity"]
+            # Settings that are younger than the checkpoint have their defaults, as in a record
+            identity = identity | {"settings": settings_from_dict(identity["settings"]).as_dict()}
+        except N2NError as error:
+            raise other_version from error
+        except (TypeError, KeyError, AttributeError):  # of another program
+            identity = None
+        if identity != self.identity:
             raise N2NError(
                 f"The checkpoint {path} belongs to another run, other images or another "
                 "--precision; delete it to train from the start."
@@ -418,7 +431,4 @@ class _State:
                 setattr(self, name, state[name])
             self.commits = state.get("commits", [None])  # older checkpoints do not say
         except (RuntimeError, ValueError, KeyError) as error:
-            raise N2NError(
-                f"The checkpoint {path} is of another version of this program; delete it to train "
-                "from the start."
-            ) from error
+            raise other_version from error

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n.baseline_settings import Quantity
+from n2n.baseline_settings import BaselineSettings, Quantity
 from n2n.corruption import normalise, to_unit
 from n2n.data import Category
 from n2n.detection import Found, anomaly_map, image_scores
@@ -94,6 +94,13 @@ class MeanQuantity(nn.Module):
         """Normalised images, (N, 3, S, S), to maps, (N, S, S), and scores."""
         maps = self.measure(x0)
         return Found(maps, (maps.mean((1, 2)) - self.usual).abs())
+
+
+def fit_trivial(images: Tensor, settings: BaselineSettings) -> nn.Module:
+    """What 'thumbnail' or 'image-mean' knows of the normal images, uint8, (N, 3, S, S)."""
+    if settings.method == "thumbnail":
+        return NearestThumbnail(images, settings.side)
+    return MeanQuantity(images, settings.quantity)
 
 
 @torch.inference_mode()

@@ -86,6 +86,8 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
      "is 32x64 pixels", "is 32x64 pixels"),
     ("mask that marks nothing", lambda f: Image.new("L", (64, 64)).save(mask(f)),
      "marks no pixel", "marks no pixel"),
+    ("mask as JPEG", lambda f: Image.open(mask(f)).save(mask(f), "JPEG"),
+     "is a JPEG", "is a JPEG"),
     ("inverted mask", invert, "if it is inverted", FINE),
     ("no anomalous test image", lambda f: shutil.rmtree(f / "test/spot"), FINE, FINE),
     ("no normal test image", lambda f: shutil.rmtree(f / "test/good"), FINE, FINE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,14 +160,17 @@ def test_an_interrupted_trace_goes_on_with_its_checkpoint_and_not_without(
 
 def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
     """Copied into a shell, it makes the same record in another folder."""
-    run_parts(parts, tmp_path / "one", "--set", "sigmas=[0.5, 1, 2]", "--precision", "float32")
+    more = ["--set", "sigmas=[0.5, 1, 2]", "--precision", "float32", "--trace", 1]
+    run_parts(parts, tmp_path / "one", *more)
     record = json.loads(next(tmp_path.glob("one/runs/*/*/*/*/*/record.json")).read_text())
     program, *arguments = shlex.split(record["provenance"]["command"])
-    assert (program, arguments[-1]) == ("n2n", "float32")
+    assert (program, arguments[-4:]) == ("n2n", ["--precision", "float32", "--trace", "1"])
     arguments[arguments.index("ROOT")] = str(parts)
     assert n2n(*arguments, "--results", tmp_path / "two", "--quiet").exit_code == 0
     again = json.loads(next(tmp_path.glob("two/runs/*/*/*/*/*/record.json")).read_text())
     assert (again["variant"], again["metrics"]) == (record["variant"], record["metrics"])
+    one, two = sorted(tmp_path.glob("*/runs/*/*/*/*/*/trace.csv"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,38 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
         assert Image.open(tmp_path / "out" / name).size == (64, 64)
 
 
+def test_detect_overwrites_no_image_that_it_is_given(
+    finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [tmp_path / "a.png", tmp_path / "a_heat.png"]
+    for path in images:
+        shutil.copy(parts / "parts/disc/test/spot/000.png", path)
+    before = images[1].read_bytes()
+    monkeypatch.chdir(tmp_path)
+    outcome = n2n("detect", "--run", finished, "--out", ".", "--device", "cpu", *images)
+    assert outcome.exit_code == 1
+    assert "a_heat.png would be overwritten; choose another --out" in outcome.output
+    assert sorted(tmp_path.iterdir()) == images
+    assert images[1].read_bytes() == before
+
+
+def test_detect_leaves_no_half_a_picture(
+    finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Image.Image.save
+
+    def fails(picture: Image.Image, file: Path, *more: str) -> None:
+        save(picture, file, *more)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    image = parts / "parts/disc/test/spot/000.png"
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path, "--device", "cpu", image)
+    assert outcome.exit_code == 1
+    assert "cannot be written (No space left on device); choose another --out" in outcome.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_path: Path) -> None:
     assert run_parts(parts, tmp_path, "--precision", "bfloat16").exit_code == 0
     run = next(tmp_path.glob("runs/*/*/*/*/seed0"))
@@ -245,6 +281,26 @@ def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> N
     outcome = n2n("detect", "--run", tmp_path, "--out", tmp_path / "out", broken)
     assert outcome.exit_code == 1
     assert "weights" in outcome.output
+
+
+def test_detect_says_how_to_come_by_missing_weights(
+    finished: Path, parts: Path, tmp_path: Path
+) -> None:
+    def said(run: Path) -> str:
+        image = parts / "parts/disc/test/spot/000.png"
+        outcome = n2n("detect", "--run", run, "--out", tmp_path / "out", image)
+        assert outcome.exit_code == 1
+        return outcome.output
+
+    bare = tmp_path / "runs/bare"
+    shutil.copytree(finished, bare, ignore=shutil.ignore_patterns("weights.pt"))
+    assert f"run it again into another --results folder, or delete {bare} first" in said(bare)
+    assert f"or delete {bare} first" in said(bare / "weights.pt")
+    other = ["--method", "thumbnail", "--image-size", 64, "--device", "cpu", "--quiet"]
+    where = ["--data", parts, "--dataset", "parts", "--category", "disc", "--results", tmp_path]
+    assert n2n("run", *where, *other).exit_code == 0
+    (thumbnail,) = tmp_path.glob("runs/parts/disc/thumbnail/*/seed0")
+    assert "thumbnail keeps none; name a run of n2n" in said(thumbnail)
 
 
 def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:
@@ -314,6 +370,17 @@ def test_tables_and_audit(tmp_path: Path) -> None:
     outcome = n2n("audit")
     assert outcome.exit_code == 0, outcome.output
     assert "do not hold" in outcome.output
+
+
+@pytest.mark.parametrize("root", [None, "data"])
+def test_a_replication_reads_the_variable_of_the_images(
+    monkeypatch: pytest.MonkeyPatch, root: str | None
+) -> None:
+    asked = []
+    monkeypatch.setattr("n2n.book.replicate", lambda data, **_: asked.append(data))
+    monkeypatch.setenv("N2N_DATA", root or "")
+    assert n2n("replicate").exit_code == 0
+    assert asked == [root and Path(root)]
 
 
 @pytest.mark.parametrize(

@@ -93,19 +93,39 @@ def test_visa_layout_follows_its_split_file(tmp_path: Path) -> None:
     assert share == pytest.approx(16 / 600, rel=0.2)  # class index 3 counts as anomalous
 
 
+def forbid(forbidden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the user has no right to it; root has all rights."""
+    everything = Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        if folder == forbidden:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return everything(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+
+
 def test_what_must_not_be_looked_into_is_passed_over(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "lost+found").mkdir()
-    everything = Path.iterdir
-
-    def listed(folder: Path) -> Iterator[Path]:
-        if folder.name == "lost+found":
-            raise PermissionError(13, "Permission denied")
-        return everything(folder)
-
-    monkeypatch.setattr(Path, "iterdir", listed)
+    forbid(root / "lost+found", monkeypatch)
     assert find_categories(root) == [("MPDD", "tubes")]
+
+
+@pytest.mark.parametrize("inside", ["test", "test/spot", "train/good", "ground_truth/spot"])
+def test_a_folder_of_a_category_that_must_not_be_read_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    forbid(root / "MPDD/tubes" / inside, monkeypatch)
+    with pytest.raises(N2NError, match=rf"tubes/{inside} must not be read; allow it"):
+        list_category(root, "MPDD", "tubes")
+
+
+def test_a_root_that_must_not_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(root, monkeypatch)
+    with pytest.raises(N2NError, match=rf"{root.name} must not be read; allow it"):
+        find_categories(root)
 
 
 def test_categories_are_found(root: Path) -> None:
@@ -278,6 +298,7 @@ def test_visa_s_split_file_is_checked(tmp_path: Path) -> None:
         ("fryum/Data/Images/Normal/001.JPG", "fryum/../other/001.JPG", r"001\.JPG, .* is missing"),
         ("fryum/Data/Images/Normal/001.JPG", "other/001.JPG", r"other/001\.JPG, .* is missing"),
         ("fryum/Data/Masks/Anomaly/000.png", "", r"names no mask for .*000\.JPG"),
+        ("test,anomaly", "train,anomaly", r"Anomaly/000\.JPG into the training; use 1cls\.csv as"),
         ("fryum,", "candle,", r"no training image in .*fryum; split_csv/1cls\.csv must name some"),
     ],
 )
@@ -291,6 +312,13 @@ def test_rows_of_the_split_file_that_cannot_be_meant(
     split.write_text(split.read_text().replace(old, new))
     with pytest.raises(N2NError, match=message):
         list_category(root, "VisA", "fryum")
+
+
+def test_a_byte_order_mark_does_a_split_file_no_harm(tmp_path: Path) -> None:
+    root = visa(tmp_path)
+    split = root / "VisA/split_csv/1cls.csv"
+    split.write_bytes(b"\xef\xbb\xbf" + split.read_bytes())
+    assert len(list_category(root, "VisA", "fryum").train) == 2
 
 
 def test_a_split_file_cannot_name_files_outside(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n import gans
-from n2n.baseline_settings import GANS, BaselineSettings, make_baseline_settings
+from n2n.baseline_settings import BaselineSettings, make_baseline_settings
 from n2n.baselines import fit, run_baseline, score
 from n2n.corruption import normalise
 from n2n.errors import N2NError
@@ -24,7 +24,7 @@ from n2n.records import find_records
 
 CPU = torch.device("cpu")
 NARROW = 8  # channels, for seconds; the papers' 64 in one test
-methods = pytest.mark.parametrize("method", GANS)
+methods = pytest.mark.parametrize("method", gans.RECIPES)
 
 
 @pytest.fixture
@@ -292,4 +292,4 @@ def test_the_command_needs_no_extra(parts: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    assert {found.key.method for found in find_records(tmp_path)} == set(GANS)
+    assert {found.key.method for found in find_records(tmp_path)} == set(gans.RECIPES)

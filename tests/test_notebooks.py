@@ -101,15 +101,27 @@ def test_a_table_asks_for_the_methods_that_it_shows(mpdd: Path, tmp_path: Path) 
     assert methods(4, "padim") == set()  # Table 4 shows our method alone
 
 
+def test_a_table_names_the_categories_that_it_lacks_or_that_are_not_there(
+    mpdd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(N2NError, match=r"Table 1 has no category 'tube'; choose of .*tubes"):
+        missing_runs(1, mpdd, tmp_path, categories=["tubes", "tube"])
+    assert capsys.readouterr().out == ""
+    (run,) = missing_runs(1, mpdd, tmp_path, categories=["connector", "tubes"])
+    assert run.category == "tubes"
+    assert capsys.readouterr().out == f"n2n: skipped, since not in {mpdd}: MPDD/connector\n"
+
+
+@pytest.mark.parametrize("kind", [N2NError, RuntimeError])
 def test_a_run_that_fails_stops_no_other(
-    mpdd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mpdd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     tried = []
 
     def make(run: Run, *arguments: object) -> None:
         tried.append(run.category)
         if run.category == "metal_plate":
-            raise N2NError("The image 000.png is damaged.")
+            raise kind("The image 000.png is damaged.")
 
     monkeypatch.setattr(study, "_make", make)
     with pytest.raises(N2NError, match=r"metal_plate.*000\.png is damaged"):

@@ -186,7 +186,7 @@ def test_an_error_that_nobody_foresaw_stops_its_run_alone(
 def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) -> None:
     text = HEAD + (
         "- {dataset: MPDD, categories: [metal_plate, bracket_black], "
-        "variants: [{}, {epochs: 50}]}\n"
+        "variants: [{}, {epochs: 50}, {calibration: scores}]}\n"
         "- {dataset: MPDD, categories: [tubes], method: padim}\n"
     )
     plan = read_study(study(tmp_path, text))
@@ -198,15 +198,19 @@ def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) ->
         "image_scores": {"top1%": {"auroc": 0.5}},
         "training": {"epochs": 100, "stopped": "epochs"},
     }  # fmt: skip
-    write_record(plan.runs[0].key, tmp_path, done, lambda _: None)
+    record = write_record(
+        plan.runs[0].key, tmp_path, done, lambda folder: (folder / "weights.pt").touch()
+    )
     (plan.runs[1].key.work(tmp_path)).mkdir(parents=True)
     (plan.runs[1].key.work(tmp_path) / "checkpoint.pt").touch()
     with only_one(plan.runs[2].key, tmp_path):
         text = overview(plan, tmp_path)
-    assert text.splitlines()[1].split() == ["MPDD", "n2n", "1", "1", "0", "1", "1"]
-    # 10 seconds for each of 54 images; 289 images, and of both half the epochs
+    assert text.splitlines()[1].split() == ["MPDD", "n2n", "1", "1", "0", "1", "3"]
+    # 10 seconds for each of 54 images; 289 images, and of both half the epochs; calibrated, none
     hours = 10 * (289 + 54 / 2 + 289 / 2) / 3600
     assert f"about {hours:.1f} h, without padim" in text
+    (record.folder / "weights.pt").unlink()  # then there is no network to take over
+    assert f"about {hours + 540 / 3600:.1f} h, without padim" in overview(plan, tmp_path)
 
 
 def test_a_run_is_held_by_one(tmp_path: Path) -> None:

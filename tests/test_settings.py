@@ -17,14 +17,17 @@ from n2n.settings import (
     variant,
 )
 
-# For each setting, values other than those of every preset.
+# For each setting but the preset and `loss_range` (see `every_variant`), values other than those of
+# the presets; of the two calibrations one must be a preset's.
 OTHERS = {
     "image_size": [64, 96],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
+    "network": ["unet"],
     "width": [8, 64],
     "attention": [False],
+    "global_residual": [True],
     "loss": ["pytorch-msssim"],
     "alpha": [0.0, 0.025, 1.0],
     "sigmas": [(1.5,), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0)],
@@ -37,11 +40,13 @@ OTHERS = {
     "betas": [(0.9, 0.999)],
     "weight_decay": [0.0],
     "batch_size": [1, 16],
+    "augmentation": ["flips"],
     "epochs": [1, 30],
     "patience": [5],
     "monitor": ["training"],
     "validation_fraction": [0.1],
     "checkpoint": ["last"],
+    "weight_average": [0.9, 0.999],
     "noise_at_test": [False],
     "noise_draws": [5],
     "anomaly_map": ["l1"],
@@ -64,6 +69,11 @@ def every_variant() -> list[Settings]:
         # pytorch-msssim halves an image four times; those of the demonstration are too small
         if not (preset == "demo" and "loss" in change)
     ]
+
+
+def test_every_setting_is_varied():
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert OTHERS.keys() == fields - {"preset", "loss_range"}
 
 
 def test_paper_is_as_printed():
