@@ -20,10 +20,10 @@ from benchmarks.common import name_of, now, provenance, write_table
 from n2n.data import load_category
 from n2n.detection import detect
 from n2n.device import choose_device
-from n2n.experiment import WEIGHTS, load_network
+from n2n.experiment import load_network
 from n2n.measurement import aurocs
 from n2n.paper import label
-from n2n.records import find_records
+from n2n.records import WEIGHTS, find_records
 from n2n.sensitivity import BASE, changes
 from n2n.settings import PRESETS, settings_from_dict
 

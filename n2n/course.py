@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.paper import label
-from n2n.records import Part, Record, find_records
+from n2n.records import TRACE, Part, Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
 from n2n.sensitivity import BASE, variant_label
 from n2n.settings import DETECTION, PRESETS, changes
@@ -27,9 +27,9 @@ BUDGETS = (25, 100)  # epochs; of `longer_training`
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     """The runs whose detection was measured along the training, and those measurements."""
     return [
-        (record, record.table("trace.csv"))
+        (record, record.table(TRACE))
         for record in own_records(results)
-        if (record.folder / "trace.csv").exists()
+        if (record.folder / TRACE).exists()
     ]
 
 

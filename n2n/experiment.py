@@ -37,6 +37,7 @@ from n2n.records import (
     CHECKPOINT,
     RECORD,
     TRACE,
+    WEIGHTS,
     Record,
     RunKey,
     finished,
@@ -46,7 +47,6 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
-from n2n.records import WEIGHTS as WEIGHTS  # figures and benchmarks take it from here
 from n2n.settings import DETECTION, Settings, same_training, settings_from_dict, variant
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics

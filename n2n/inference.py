@@ -20,6 +20,7 @@ from n2n.errors import N2NError, reason
 from n2n.experiment import load_network
 from n2n.figures import overlay
 from n2n.files import write_whole
+from n2n.records import RECORD
 
 
 def detect_files(
@@ -46,8 +47,8 @@ def detect_files(
 
     Raises:
         N2NError: where an image or the weights cannot be read, two images share a name, an image
-            would be overwritten, or the folder cannot be written; nothing is written before all
-            images were read.
+            or a run record would be overwritten, or the folder cannot be written; nothing is
+            written before all images were read.
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where, training=False)
@@ -62,6 +63,10 @@ def detect_files(
     given = {realpath(path) for path in images}
     if lost := [path for pair in pictures for path in pair if realpath(path) in given]:
         raise N2NError(f"The image {lost[0]} would be overwritten; choose another --out.")
+    if (out / RECORD).exists():
+        raise N2NError(
+            f"{out} holds a run record, whose scores.csv would be lost; choose another --out."
+        )
     decoded = np.stack([decode_image(path, settings.image_size) for path in images])
     try:
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent

@@ -13,8 +13,8 @@ from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import detect
 from n2n.device import choose_device
-from n2n.experiment import WEIGHTS, load_network
-from n2n.records import Record
+from n2n.experiment import load_network
+from n2n.records import WEIGHTS, Record
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 

@@ -227,6 +227,8 @@ def test_detect_overwrites_no_image_that_it_is_given(
     assert "a_heat.png would be overwritten; choose another --out" in outcome.output
     assert sorted(tmp_path.iterdir()) == images
     assert images[1].read_bytes() == before
+    outcome = n2n("detect", "--run", finished, "--out", finished, "--device", "cpu", images[0])
+    assert (outcome.exit_code, "holds a run record" in outcome.output) == (1, True)
 
 
 def test_detect_leaves_no_half_a_picture(
