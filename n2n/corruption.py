@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from n2n.settings import Settings
 
@@ -34,9 +35,29 @@ def draw_noise(shape: tuple[int, ...], settings: Settings, generator: torch.Gene
 
     The second parameter is read as a standard deviation, as in the normalisation of the same
     paragraph. It is drawn on the generator's device.
+
+    With a ``noise_grain`` above 1, values are drawn so many pixels apart and blended in between,
+    as Kascenas et al. (2022) do; each pixel keeps the mean and the deviation.
     """
-    epsilon = torch.randn(shape, generator=generator, device=generator.device)
+    device, grain = generator.device, settings.noise_grain
+    if grain == 1:
+        epsilon = torch.randn(shape, generator=generator, device=device)
+    else:
+        down, along = (_blend(size, grain, device) for size in shape[-2:])
+        drawn = (*shape[:-2], down.shape[1], along.shape[1])
+        epsilon = down @ torch.randn(drawn, generator=generator, device=device) @ along.T
     return epsilon.mul_(settings.noise_std).add_(settings.noise_mean)
+
+
+def _blend(size: int, grain: int, device: torch.device) -> Tensor:
+    """Linear interpolation along an axis of ``size`` pixels, (size, drawn values).
+
+    Its rows have the norm 1, so that a sum of independent values keeps their deviation.
+    """
+    drawn = torch.eye(size // grain + 1, device=device)
+    weights = interpolate(drawn[None], size, mode="linear", align_corners=True)[0].T
+    blended: Tensor = weights / weights.norm(dim=1, keepdim=True)
+    return blended
 
 
 def fixed_noise(settings: Settings, draw: int = 0) -> Tensor:

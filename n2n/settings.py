@@ -63,6 +63,7 @@ class Settings:
     noise: float = 0.3  # lambda
     noise_mean: float = 0.5
     noise_std: float = 0.5
+    noise_grain: int = 1  # pixels between values that are drawn; above 1 not the paper's
 
     # Network (Section 3.2); its width, like its depth, is not given
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
@@ -115,6 +116,10 @@ class Settings:
             ),
             "noise": (0 <= self.noise <= 1, "between 0 and 1"),
             "noise_std": (self.noise_std >= 0, "zero or more"),
+            "noise_grain": (
+                1 <= self.noise_grain <= self.image_size / 8,
+                "from 1 to an eighth of the image size",
+            ),
             "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
             "network": (
                 self.network == "mnet" or (self.attention and not self.global_residual),

@@ -167,3 +167,24 @@ def test_normalising_can_be_undone(seed: int, side: int) -> None:
     images = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
     back = (to_unit(normalise(images)) * 255).round().to(torch.uint8)
     assert torch.equal(back, images)
+
+
+def test_coarse_noise_by_hand():
+    """Of five pixels, two apart, the first, third and fifth are drawn and the others blended."""
+    settings = make_settings(noise_grain=2, noise_mean=0.5, noise_std=2.0)
+    drawn = torch.randn((1, 3, 3), generator=generator(6))[0]
+    between = (drawn[:, :2] + drawn[:, 1:]) / 2**0.5
+    rows = torch.stack([drawn[:, 0], between[:, 0], drawn[:, 1], between[:, 1], drawn[:, 2]], 1)
+    between = (rows[:2] + rows[1:]) / 2**0.5
+    expected = torch.stack([rows[0], between[0], rows[1], between[1], rows[2]])
+    found = draw_noise((1, 5, 5), settings, generator(6))[0]
+    torch.testing.assert_close(found, 0.5 + 2 * expected)
+
+
+def test_coarse_noise_has_the_deviation_of_fine_noise_at_every_pixel():
+    settings = make_settings(image_size=64, noise_grain=8)
+    epsilon = draw_noise((4000, 1, 24, 40), settings, generator(7)).double()
+    assert epsilon.mean(0).sub(0.5).abs().max() < 5 * 0.5 / 4000**0.5
+    assert epsilon.std(0).sub(0.5).abs().max() < 5 * 0.5 / 8000**0.5  # five standard errors
+    beside = torch.corrcoef(epsilon[:, 0, 3, 3:5].T)[0, 1]
+    assert beside > 0.9
