@@ -16,6 +16,8 @@ from n2n.selection import category_names, own_records
 from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
+VARIED = {"noise": "λ", "noise_grain": "grain of the noise"}  # by `mechanism_table`
+
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
     "alpha", "c1", "network", "loss_range", "global_residual", "attention", "augmentation",
@@ -23,25 +25,25 @@ NAMED = {
 }  # fmt: skip
 
 
-def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
+def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise") -> pd.DataFrame:
     """Mean absolute reconstruction error inside and outside the masks, for each lambda.
 
-    In thousandths of the range from black to white, their ratio, and what the maps make of it: how
-    often their largest value lies in the defect, and the image-level AUROC of that value, both in
-    percent. Means over the seeds of all runs that differ from ``base`` in lambda alone.
+    Or for each value of another setting of `VARIED`. In thousandths of the range from black to white, their ratio, and what the maps make of it: how
+    often their largest value lies in the defect, the image-level AUROC of that value, and AUPRO, in
+    percent. Means over the seeds of all runs that differ from ``base`` in that setting alone.
     """
     records, rows = own_records(results), []
     names = category_names(records)
     for record in records:
         settings = record.settings
         content = record.content
-        if "reconstruction" not in content or not changes(settings, base).keys() <= {"noise"}:
+        if "reconstruction" not in content or not changes(settings, base).keys() <= {varied}:
             continue
         error = content["reconstruction"]["absolute"]
         rows.append(
             {
                 "category": names[record.key.part],
-                "λ": settings.noise,
+                VARIED[varied]: getattr(settings, varied),
                 "seeds": record.key.seed,
                 "in the defects": 1000 * error["defects"],
                 "beside them": 1000 * error["beside"],
@@ -49,16 +51,17 @@ def mechanism_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
                 "defects : beside": error["defects"] / error["beside"],
                 "peak in the defect": 100 * content["peak_in_defect"]["maps"],
                 "largest value": 100 * content["image_scores"]["max"]["auroc"],
+                "AUPRO": 100 * record.metric("pixel", "aupro"),
             }
         )
     columns = (
-        "category", "λ", "seeds", "in the defects", "beside them", "in normal images",
-        "defects : beside", "peak in the defect", "largest value",
+        "category", VARIED[varied], "seeds", "in the defects", "beside them", "in normal images",
+        "defects : beside", "peak in the defect", "largest value", "AUPRO",
     )  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(columns))
     means = {name: (name, "mean") for name in columns[3:]}
     return (
-        frame.groupby(["category", "λ"]).agg(seeds=("seeds", "count"), **means)
+        frame.groupby(["category", VARIED[varied]]).agg(seeds=("seeds", "count"), **means)
         .round(1).reset_index()
     )  # fmt: skip
 

@@ -269,6 +269,12 @@ def test_tables_from_records(results: Path) -> None:
     assert list(inside["peak in the defect"]) == [25.0, 25.0]
     assert list(inside["largest value"]) == [46.7, 73.0]  # means of three and of two seeds
     assert list(inside["seeds"]) == [3, 2]
+    assert list(inside["AUPRO"]) == [80.0, 80.0]
+    record(results, small(noise_grain=4), 0.5)
+    coarse = mechanism.mechanism_table(results, varied="noise_grain")
+    assert coarse[["grain of the noise", "largest value", "seeds"]].to_numpy().tolist() == [
+        [1, 73.0, 2], [4, 50.0, 1]
+    ]  # fmt: skip
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")
