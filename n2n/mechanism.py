@@ -28,9 +28,10 @@ NAMED = {
 def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise") -> pd.DataFrame:
     """Mean absolute reconstruction error inside and outside the masks, for each lambda.
 
-    Or for each value of another setting of `VARIED`. In thousandths of the range from black to white, their ratio, and what the maps make of it: how
-    often their largest value lies in the defect, the image-level AUROC of that value, and AUPRO, in
-    percent. Means over the seeds of all runs that differ from ``base`` in that setting alone.
+    Or for each value of another setting of `VARIED`. In thousandths of the range from black to
+    white, their ratio, and what the maps make of it: how often their largest value lies in the
+    defect, the image-level AUROC of that value, and AUPRO, in percent. Means over the seeds of all
+    runs that differ from ``base`` in that setting alone.
     """
     records, rows = own_records(results), []
     names = category_names(records)
