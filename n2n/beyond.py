@@ -56,7 +56,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
                 "improved": _mean([record.metric(level) for record in better]),
                 "95 % interval": f"{low:.2f} to {high:.2f}",
                 "seeds": len(better),
-                "epochs": f"{_epochs(ours)}, {_epochs(better)}",
+                "epochs": ", ".join(map(str, dict.fromkeys([_epochs(ours), _epochs(better)]))),
             }
         )
     columns = [
