@@ -21,7 +21,7 @@ VARIED = {"noise": "λ", "noise_grain": "grain of the noise"}  # by `mechanism_t
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
     "alpha", "c1", "network", "loss_range", "global_residual", "attention", "augmentation",
-    "weight_average",
+    "weight_average", "noise_grain",
 }  # fmt: skip
 
 
