@@ -25,6 +25,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "squared constants": SQUARED,
     "squared constants, batch 1": OTHER_TRAINING,
     "squared constants, batch 1, calibrated": OTHER_TRAINING | _CALIBRATED,
+    "coarse noise": {"noise_grain": 8},
 }
 
 
