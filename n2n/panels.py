@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from n2n import figures
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
@@ -15,6 +16,7 @@ from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
 from n2n.records import WEIGHTS, Record
+from n2n.settings import Settings
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -23,11 +25,10 @@ def detection_panels(
     record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
 ) -> Figure | str:
     """The columns of Figure 4 for the first test image of each kind, or why they are missing."""
-    images = _images(record, data, results)
-    if isinstance(images, str):
-        return images
-    where = choose_device(device)
-    network, settings, threshold, _ = load_network(record.folder, where)
+    at_hand = _at_hand(record, data, results, device)
+    if isinstance(at_hand, str):
+        return at_hand
+    images, network, settings, threshold, where = at_hand
     indices = figures.first_of_each_defect(images.defects)
     found = detect(network, images.test[indices], settings, where, progress=False)
     return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
@@ -38,11 +39,10 @@ def noise_panels(
     record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
 ) -> Figure | str:
     """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
-    images = _images(record, data, results)
-    if isinstance(images, str):
-        return images
-    where = choose_device(device)
-    network, settings, _, _ = load_network(record.folder, where)
+    at_hand = _at_hand(record, data, results, device)
+    if isinstance(at_hand, str):
+        return at_hand
+    images, network, settings, _, where = at_hand
     index = int(images.labels.int().argmax())
     x0 = normalise(images.test[index : index + 1].to(where))
     noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
@@ -56,8 +56,10 @@ def _once(figure: Figure) -> Figure:
     return figure
 
 
-def _images(record: Record, data: str | Path | None, results: str | Path) -> Category | str:
-    """The images of a record, or a sentence that says what is missing to show them."""
+def _at_hand(
+    record: Record, data: str | Path | None, results: str | Path, device: str
+) -> tuple[Category, nn.Module, Settings, dict[str, float], torch.device] | str:
+    """A record's images, network, settings and thresholds, or a sentence on what is missing."""
     key = record.key
     if data is None:
         return (
@@ -75,4 +77,6 @@ def _images(record: Record, data: str | Path | None, results: str | Path) -> Cat
     images = load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
     if images.fingerprint != record.content["data"]["fingerprint"]:
         return f"*The images in {data} are not shown: this record was made with others.*"
-    return images
+    where = choose_device(device)
+    network, settings, threshold, _ = load_network(record.folder, where)
+    return images, network, settings, threshold, where

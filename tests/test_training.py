@@ -162,20 +162,28 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(
     assert resumed.best_epoch == whole.best_epoch
 
 
+def interrupted(
+    images: torch.Tensor, settings: Settings, checkpoint: Path, after: int
+) -> dict[str, Any]:
+    """The checkpoint of so many epochs, of a training that is stopped in the one after them."""
+
+    def stop(epoch: int, network: torch.nn.Module) -> None:
+        if epoch == after + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, settings, checkpoint=checkpoint, after_epoch=stop)
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    return state
+
+
 def test_a_training_names_every_commit_that_worked_on_it(
     images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-
-    def stop(epoch: int, network: torch.nn.Module) -> None:
-        if epoch == 2:  # the checkpoint is that of the first epoch
-            raise KeyboardInterrupt
-
     monkeypatch.setattr(training, "commit", lambda: "first")
-    with pytest.raises(KeyboardInterrupt):
-        run(images, replace(tiny, epochs=3), checkpoint=checkpoint, after_epoch=stop)
-    begun = torch.load(checkpoint, weights_only=True)
+    begun = interrupted(images, replace(tiny, epochs=3), checkpoint, after=1)
     for commit in ("second", "third"):  # the third finds nothing left to do
         monkeypatch.setattr(training, "commit", lambda commit=commit: commit)
         trained = run(images, replace(tiny, epochs=3), checkpoint=checkpoint)
@@ -204,14 +212,7 @@ def test_a_checkpoint_that_is_older_than_a_setting_goes_on_and_one_that_is_young
 ) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-
-    def stop(epoch: int, network: torch.nn.Module) -> None:
-        if epoch == 3:  # the checkpoint is that of the second epoch
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(images, tiny, checkpoint=checkpoint, after_epoch=stop)
-    state = torch.load(checkpoint, weights_only=True)
+    state = interrupted(images, tiny, checkpoint, after=2)
     state["identity"]["settings"]["colour"] = 1
     torch.save(state, checkpoint)
     with pytest.raises(N2NError, match=r"checkpoint\.pt is of another version"):
