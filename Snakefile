@@ -29,7 +29,7 @@ from n2n.baseline_settings import METHODS
 from n2n.notebooks import STUDY_PAGES, page_title
 from n2n.plan import read_study
 from n2n.records import RECORD
-from n2n.settings import changes, fills, same_training
+from n2n.settings import changes, fills
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = str(Path(config.get("results", "results")))  # as folders of runs are spelled
@@ -230,23 +230,18 @@ def before_run(wildcards):
     return f"{DEMO}/data/demo" if demonstration else CHECKED
 
 
-# Missing runs of N2N on the same images with the same seed: they may share a network.
-TOGETHER = {}
+# Of the missing runs that share a network, the first, which trains it.
+TRAINS = {}
 for folder, run in RUNS.items():
-    if folder in MISSING and run.key.method == "n2n":
-        one = (run.dataset, run.category, run.seed, run.precision)
-        TOGETHER.setdefault(one, []).append(folder)
+    if folder in MISSING:
+        TRAINS.setdefault(run.training, folder)
 
 
 def trained_before(wildcards):
-    """The run whose network this one takes over: the first of the study with that training."""
+    """The run whose network this one takes over."""
     folder = f"{wildcards.home}/runs/{wildcards.key}"
-    run = RUNS[folder]
-    others = TOGETHER.get((run.dataset, run.category, run.seed, run.precision), [])
-    if folder not in others:
-        return []
-    first = next(o for o in others if same_training(RUNS[o].settings, run.settings))
-    return [] if first == folder else done([first])
+    first = TRAINS.get(RUNS[folder].training, folder)
+    return done([first]) if folder in MISSING and folder != first else []
 
 
 def command_of(home, key):

@@ -26,6 +26,7 @@ import torch
 
 from n2n import demo_data, training
 from n2n.experiment import run_experiment
+from n2n.plan import Run
 from n2n.records import find_records
 from n2n.settings import make_settings
 
@@ -44,10 +45,8 @@ def child(data: Path, results: Path) -> None:
     """The run, on one thread and with a checkpoint after every epoch."""
     torch.set_num_threads(1)
     training.CHECKPOINT_SECONDS = 0.0
-    run_experiment(
-        data, "demo", "plate", SETTINGS, results=results, device="cpu", precision="float32",
-        progress=False,
-    )  # fmt: skip
+    run = Run("demo", "plate", SETTINGS, precision="float32")
+    run_experiment(run, data, results=results, device="cpu", progress=False)
 
 
 def start(data: Path, results: Path) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ stands in, and the row bears its name.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from n2n.measurement import about_data, about_run, hidden_alike, hidden_defects,
 from n2n.plan import Run
 from n2n.records import (
     Record,
-    RunKey,
     finished,
     no_record,
     only_one,
@@ -49,61 +48,53 @@ ANOMALIB = ("anomalib", "timm", "torchvision")
 
 
 def run_baseline(
+    run: Run,
     data: str | Path | None,
-    dataset: str,
-    category: str,
-    settings: BaselineSettings,
     *,
-    weights: Path | None = None,
-    seed: int = 0,
     results: Path = Path("results"),
     device: str = "auto",
-    precision: str = "auto",
     progress: bool = True,
 ) -> Record:
     """Fit and measure one baseline on one category, or return the record that is there already.
 
     All normal training images are used: no method here stops early, none needs a validation set.
+    Scores are always float32.
 
     Args:
+        run: what to run.
         data: root of the data sets; the images are in ``data/dataset/category``. None only takes
             the record that is there.
-        dataset: folder's name.
-        category: folder's name.
-        settings: the method, its backbone and its parameters.
-        weights: torchvision's file for the backbone, DRAEM's folder of textures; what is embedded
-            needs none.
-        seed: of everything random.
         results: folder of the records.
         device: 'auto', 'cpu', 'cuda', ...
-        precision: of a training; 'auto' is float32, as the methods' own code has it, 'bfloat16'
-            means mixed precision. Scores are always float32.
         progress: show a bar on stderr.
 
     Raises:
         N2NError: where the extra is not installed, the weights are missing or of another
             backbone, or the images cannot be read.
+        TypeError: where the run is of our method.
     """
     began = time.monotonic()
-    key = RunKey(dataset, category, settings.method, settings.variant, seed)
-    if record := finished(key, results, precision, progress):
+    key, settings = run.key, run.settings
+    if not isinstance(settings, BaselineSettings):
+        raise TypeError("our method is run by n2n.experiment.run_experiment")
+    if record := finished(key, results, run.precision, progress):
         return record
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
-    dtype = choose_precision("float32" if precision == "auto" else precision, where)
-    trained_in = str(dtype).removeprefix("torch.")
+    dtype = choose_precision("float32" if run.precision == "auto" else run.precision, where)
+    weights = None if run.weights is None else Path(run.weights).expanduser()
     with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
         if record := finished(key, results):  # by another process, just now
             return record
         own_peak = reset_peak_memory(where)
         images = load_category(
-            Path(data), dataset, category, settings.image_size, cache=results / "work" / "images",
-            progress=progress,
+            Path(data), run.dataset, run.category, settings.image_size,
+            cache=results / "work" / "images", progress=progress,
         )  # fmt: skip
         refuse_other_images(key, results, images.fingerprint)
         start = time.monotonic()
-        model = fit(images.train, settings, seed, where, weights, dtype, progress)
+        model = fit(images.train, settings, run.seed, where, weights, dtype, progress)
         fitted = time.monotonic()
         maps, scores = score(model, images.test, settings, where, progress)
         scored = time.monotonic()
@@ -114,7 +105,7 @@ def run_baseline(
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
             "data": about_data(images),
             "provenance": about_run(
-                Run(dataset, category, settings, seed, precision=trained_in),
+                replace(run, precision=str(dtype).removeprefix("torch.")),
                 where,
                 time.monotonic() - began,
                 own_peak,

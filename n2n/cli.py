@@ -194,6 +194,7 @@ def run(
         context.with_resource(gpu_slot(runs_per_gpu))
     if method != "n2n":
         from n2n.baselines import run_baseline
+        from n2n.plan import Run
 
         given = {
             "image_size": image_size, "backbone": backbone, "epochs": epochs,
@@ -209,23 +210,14 @@ def run(
         }  # fmt: skip
         if named := [option for option, value in foreign.items() if value is not None]:
             raise N2NError(f"{named[0]} belongs to n2n; {method} does not know it.")
-        record = run_baseline(
-            data,
-            dataset,
-            category,
-            own,
-            weights=weights,
-            seed=seed,
-            results=results,
-            device=device,
-            precision=precision,
-            progress=not quiet,
-        )
-        _show(record)
+        file = None if weights is None else str(weights)
+        run = Run(dataset, category, own, seed, precision=precision, weights=file)
+        _show(run_baseline(run, data, results=results, device=device, progress=not quiet))
         return
     if backbone or weights:
         raise N2NError("--backbone and --weights belong to the baselines; n2n uses none.")
     from n2n.experiment import run_experiment
+    from n2n.plan import Run
 
     options = {
         "noise": noise,
@@ -238,16 +230,11 @@ def run(
     }
     settings = make_settings(preset, **(options | dict(_parse_setting(text) for text in changes)))
     record = run_experiment(
+        Run(dataset, category, settings, seed, trace, precision),
         data,
-        dataset,
-        category,
-        settings,
-        seed=seed,
         results=results,
         device=device,
-        precision=precision,
         compile_network=compile_network,
-        trace=trace,
         progress=not quiet,
     )
     _show(record)

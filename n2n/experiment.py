@@ -32,14 +32,13 @@ from n2n.measurement import (
     point_metrics,
     reconstruction_errors,
 )
-from n2n.plan import Run
+from n2n.plan import Run, run_of
 from n2n.records import (
     CHECKPOINT,
     RECORD,
     TRACE,
     WEIGHTS,
     Record,
-    RunKey,
     finished,
     no_record,
     only_one,
@@ -47,55 +46,48 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
-from n2n.settings import DETECTION, Settings, same_training, settings_from_dict, variant
+from n2n.settings import DETECTION, Settings, settings_from_dict
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
 
 
 def run_experiment(
+    run: Run,
     data: str | Path | None,
-    dataset: str,
-    category: str,
-    settings: Settings,
     *,
-    seed: int = 0,
     results: Path = Path("results"),
     device: str = "auto",
-    precision: str = "auto",
     compile_network: bool | None = None,
-    trace: int = 0,
     progress: bool = True,
 ) -> Record:
-    """Train and measure one category, or return the record of it that is there already.
+    """Train and measure our method on one category, or return the record that is there already.
+
+    Scores are always float32, whatever the training's precision: in half precision a pair of images
+    that are nearly alike can change places. Where a training is there already it is not repeated,
+    and its trace is taken over if its maps are the same.
 
     Args:
+        run: what to run.
         data: root of the data sets; the images are in ``data/dataset/category``. None only takes
             the record that is there.
-        dataset: folder's name, for example MPDD.
-        category: folder's name, for example bracket_white.
-        settings: see `Settings`.
-        seed: of everything random.
         results: folder of the records; see `n2n.records`.
         device: 'auto', 'cpu', 'cuda', ...
-        precision: of the training: 'auto', 'float32' or 'bfloat16'. Scores are always float32: in
-            half precision a pair of images that are nearly alike can change places.
         compile_network: use ``torch.compile``; None does so on a GPU.
-        trace: measure detection after each so many epochs and write ``trace.csv``; 0 does not.
-            It is a diagnostic: no checkpoint and no setting is chosen by it. Where a training is
-            there already it is not repeated, and its trace is taken over if its maps are the same.
         progress: show progress bars on stderr.
 
     Raises:
         N2NError: where something outside the program is wrong; a run that was interrupted
             continues from its checkpoint when it is started again.
+        TypeError: where the run is a baseline's.
     """
-    key = RunKey(dataset, category, "n2n", variant(settings), seed)
-    if record := finished(key, results, precision, progress):
+    key, settings = run.key, _own_settings(run)
+    if record := finished(key, results, run.precision, progress):
         return record
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
-    dtype = choose_precision(precision, where)
+    dtype = choose_precision(run.precision, where)
+    run = dataclasses.replace(run, precision=str(dtype).removeprefix("torch."))
     if compile_network is None:
         compile_network = where.type == "cuda"
     with only_one(key, results):
@@ -104,23 +96,23 @@ def run_experiment(
         began = time.monotonic()
         own_peak = reset_peak_memory(where)
         images = load_category(
-            Path(data), dataset, category, settings.image_size,
+            Path(data), run.dataset, run.category, settings.image_size,
             cache=results / "work" / "images", progress=progress,
         )  # fmt: skip
         refuse_other_images(key, results, images.fingerprint)
-        learned, held_out = split_validation(len(images.train), settings.validation_fraction, seed)
+        learned, held_out = split_validation(
+            len(images.train), settings.validation_fraction, run.seed
+        )
         normal, development = images.train[learned], development_set(images, held_out)
         prepared = time.monotonic() - began
-        trained, traced = _trained_already(
-            key, settings, images, dtype, results, where
-        ) or _train_and_trace(
-            key, settings, images, normal, development, dtype, results, where,
-            compile_network=compile_network, trace=trace, progress=progress,
+        trained, traced = _trained_already(run, images, results, where) or _train_and_trace(
+            run, images, normal, development, dtype, results, where,
+            compile_network=compile_network, progress=progress,
         )  # fmt: skip
         resumed = time.monotonic()
         expected = _expected(trained.network, normal, settings, where)
         content, detected = _measure(
-            key, settings, images, normal, development, trained, expected, where, progress
+            run, images, normal, development, trained, expected, where, progress
         )
         measured = time.monotonic() - resumed
         content["training"] = {
@@ -132,7 +124,7 @@ def run_experiment(
             "by": trained.origin,  # None: by this run
         }
         content["provenance"] = about_run(
-            Run(dataset, category, settings, seed, trace, str(dtype).removeprefix("torch.")),
+            run,
             where,
             prepared + trained.seconds + measured,  # as if the training had not been interrupted
             own_peak,
@@ -143,15 +135,25 @@ def run_experiment(
 
         def write_files(folder: Path) -> None:
             _write_files(folder, images, detected, trained, expected, content)
-            if trace and traced:
+            if run.trace and traced:
                 _write_trace(folder / TRACE, traced)
 
         return write_record(key, results, content, write_files)
 
 
+def _own_settings(run: Run) -> Settings:
+    """The settings of a run of our method.
+
+    Raises:
+        TypeError: where it is a baseline's.
+    """
+    if not isinstance(run.settings, Settings):
+        raise TypeError(f"{run.key.method} is run by n2n.baselines.run_baseline")
+    return run.settings
+
+
 def _train_and_trace(
-    key: RunKey,
-    settings: Settings,
+    run: Run,
     images: Category,
     normal: Tensor,
     development: Category,
@@ -160,16 +162,16 @@ def _train_and_trace(
     device: torch.device,
     *,
     compile_network: bool,
-    trace: int,
     progress: bool,
 ) -> tuple[Trained, dict[int, dict[str, float]]]:
     """The trained network, and what it detected along its training, by epoch."""
+    key, settings = run.key, _own_settings(run)
     checkpoint = key.work(results) / CHECKPOINT
     # A trace without its checkpoint is of a training that was given up
-    traced = _read_trace(key.work(results) / TRACE) if trace and checkpoint.exists() else {}
+    traced = _read_trace(key.work(results) / TRACE) if run.trace and checkpoint.exists() else {}
 
     def look(epoch: int, network: nn.Module) -> None:
-        if epoch % trace and epoch not in (1, 2, settings.epochs):
+        if epoch % run.trace and epoch not in (1, 2, settings.epochs):
             return
         expected = _expected(network, normal, settings, device)
         traced[epoch] = {}
@@ -181,21 +183,20 @@ def _train_and_trace(
     trained = train(
         images.train,
         settings,
-        key.seed,
+        run.seed,
         device,
         precision,
         checkpoint=checkpoint,
         compile_network=compile_network,
         progress=progress,
-        label=f"{key.dataset}/{key.category} {key.variant} seed {key.seed}",
-        after_epoch=look if trace else None,
+        label=f"{run.dataset}/{run.category} {key.variant} seed {run.seed}",
+        after_epoch=look if run.trace else None,
     )
     return trained, traced
 
 
 def _measure(
-    key: RunKey,
-    settings: Settings,
+    run: Run,
     images: Category,
     normal: Tensor,
     development: Category,
@@ -205,6 +206,7 @@ def _measure(
     progress: bool,
 ) -> tuple[dict[str, Any], Detection]:
     """What the record says of the trained network, and its detections in the test images."""
+    settings = _own_settings(run)
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
     held_out_seen = detect(
@@ -216,7 +218,7 @@ def _measure(
         trained.network, images.test, settings, device, expected=expected, progress=progress
     )
     per_image = (time.monotonic() - detecting) / len(images.test)
-    untrained_network = build_network(settings, key.seed, device)
+    untrained_network = build_network(settings, run.seed, device)
     untrained = detect(
         untrained_network, images.test, settings, device, progress=False,
         expected=_expected(untrained_network, normal, settings, device),
@@ -260,30 +262,21 @@ def _expected(
 
 
 def _trained_already(
-    key: RunKey,
-    settings: Settings,
-    images: Category,
-    precision: torch.dtype,
-    results: Path,
-    device: torch.device,
+    run: Run, images: Category, results: Path, device: torch.device
 ) -> tuple[Trained, dict[int, dict[str, float]]] | None:
     """The network and the trace of a finished run that differs only in how its network is used.
 
     A damaged record or damaged weights are no hindrance: this run then trains a network of its own.
     """
-    variants = key.folder(results).parents[1]
-    for weights in sorted(variants.glob(f"*/seed{key.seed}/{WEIGHTS}")):
+    variants = run.key.folder(results).parents[1]
+    for weights in sorted(variants.glob(f"*/seed{run.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
         with contextlib.suppress(N2NError, KeyError, OSError, ValueError):
             record = read_record(weights.parent)
-            content = record.content
-            if (
-                same_training(record.settings, settings)
-                and content["data"]["fingerprint"] == images.fingerprint
-                and content["provenance"]["precision"] == str(precision).removeprefix("torch.")
-            ):
-                return _load_trained(record, device), _trace_of(record, settings)
+            same_images = record.content["data"]["fingerprint"] == images.fingerprint
+            if same_images and run_of(record).training == run.training:
+                return _load_trained(record, device), _trace_of(record, _own_settings(run))
     return None
 
 

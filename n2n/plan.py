@@ -31,20 +31,40 @@ import yaml
 from n2n import baseline_settings
 from n2n.baseline_settings import BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
-from n2n.records import RECORD, Record, RunKey
-from n2n.settings import Settings, command_options, make_settings, settings_from_dict, variant
+from n2n.records import RECORD, Part, Record, RunKey
+from n2n.settings import (
+    Settings,
+    command_options,
+    make_settings,
+    of_training,
+    settings_from_dict,
+    variant,
+)
 
 PRECISIONS = ("auto", "float32", "bfloat16")  # of a training; see n2n.device
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study."""
+    """One run: a method with its settings on a category.
+
+    Attributes:
+        dataset: folder's name, for example MPDD.
+        category: folder's name, for example bracket_white.
+        settings: of our method or of a baseline.
+        seed: of everything random.
+        trace: of our method: measure detection after each so many epochs and write ``trace.csv``;
+            0 does not. It is a diagnostic: no checkpoint and no setting is chosen by it.
+        precision: of the training, one of `PRECISIONS`; 'auto' is the device's choice for our
+            method, and float32, as their own code has it, for the others.
+        weights: of a baseline: torchvision's file for the backbone, DRAEM's folder of textures;
+            what is embedded needs none.
+    """
 
     dataset: str
     category: str
     settings: Settings | BaselineSettings
-    seed: int
+    seed: int = 0
     trace: int = 0
     precision: str = "auto"
     weights: str | None = None
@@ -57,6 +77,13 @@ class Run:
         else:
             method, named = self.settings.method, self.settings.variant
         return RunKey(self.dataset, self.category, method, named, self.seed)
+
+    @property
+    def training(self) -> tuple[Part, int, str, Settings | BaselineSettings]:
+        """What decides its network: runs that agree in it share one."""
+        own = self.settings
+        decides = of_training(own) if isinstance(own, Settings) else own
+        return self.key.part, self.seed, self.precision, decides
 
     @property
     def command(self) -> str:

@@ -10,7 +10,6 @@ from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
 from n2n.records import CHECKPOINT, RECORD, WEIGHTS, Record, failure, is_running, read_record
-from n2n.settings import Settings, same_training
 
 STATES = ("done", "running", "failed", "begun", "missing")
 
@@ -87,16 +86,8 @@ def _time_left(states: dict[Run, str], left: list[Run], results: Path) -> str:
 def _without_shared(states: dict[Run, str], left: list[Run], results: Path) -> list[Run]:
     """The runs that are left, but those whose network is there or is another's of them."""
     there = [run for run in states if (run.key.folder(results) / WEIGHTS).exists()]
-    trained: dict[tuple[str, str, int, str], list[Settings]] = {}
-    kept = []
-    for run in [*there, *left]:
-        if isinstance(run.settings, Settings):
-            one = trained.setdefault((run.dataset, run.category, run.seed, run.precision), [])
-            if any(same_training(settings, run.settings) for settings in one):
-                continue
-            one.append(run.settings)
-        kept.append(run)
-    return [run for run in kept if states[run] != "done"]
+    first = {run.training: run for run in reversed([*there, *left])}
+    return [run for run in left if first[run.training] is run]
 
 
 def _seconds(run: Run, results: Path) -> float | None:

@@ -245,9 +245,10 @@ def changes(settings: Settings, base: Settings | None = None) -> dict[str, Any]:
     }
 
 
-def same_training(one: Settings, other: Settings) -> bool:
-    """Whether two sets of settings differ in nothing but the use of the trained network."""
-    return changes(one, other).keys() <= DETECTION
+def of_training(settings: Settings) -> Settings:
+    """What decides the trained network: its use and the preset's name are those of `Settings()`."""
+    plain = {name: getattr(PRESETS["replication"], name) for name in DETECTION}
+    return dataclasses.replace(settings, preset="replication", **plain)
 
 
 def fills(run: Settings, wanted: Settings) -> bool:

@@ -179,13 +179,5 @@ def _make_each(
 def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> Record:
     """Make the record of one run, of our method or of a baseline."""
     if isinstance(run.settings, BaselineSettings):
-        return run_baseline(
-            data, run.dataset, run.category, run.settings,
-            weights=None if run.weights is None else Path(run.weights).expanduser(),
-            seed=run.seed, results=results, device=device, precision=run.precision,
-            progress=progress,
-        )  # fmt: skip
-    return run_experiment(
-        data, run.dataset, run.category, run.settings, seed=run.seed, results=results,
-        device=device, precision=run.precision, trace=run.trace, progress=progress,
-    )  # fmt: skip
+        return run_baseline(run, data, results=results, device=device, progress=progress)
+    return run_experiment(run, data, results=results, device=device, progress=progress)

@@ -20,6 +20,7 @@ from n2n.baselines import fit, run_baseline, score
 from n2n.corruption import normalise
 from n2n.errors import N2NError
 from n2n.gans import GAN, AutoEncoder, Discriminator, Judgement, Losses
+from n2n.plan import Run
 from n2n.records import find_records
 
 CPU = torch.device("cpu")
@@ -259,9 +260,8 @@ def test_a_training_that_goes_astray_is_stopped(
 
 @methods
 def test_a_run_writes_a_record(method: str, parts: Path, tmp_path: Path, narrow: None) -> None:
-    record = run_baseline(
-        parts, "parts", "disc", small(method), results=tmp_path, device="cpu", progress=False
-    )
+    run = Run("parts", "disc", small(method))
+    record = run_baseline(run, parts, results=tmp_path, device="cpu", progress=False)
     assert (record.key.method, record.key.variant) == (
         method,
         "own_image-size-64_epochs-1_batch-size-4",

@@ -10,7 +10,7 @@ import pytest
 from n2n.baseline_settings import make_baseline_settings
 from n2n.cli import _parse_setting, main
 from n2n.errors import N2NError
-from n2n.plan import read_study, run_of
+from n2n.plan import Run, read_study, run_of
 from n2n.progress import overview
 from n2n.records import Record, RunKey, find_records, only_one, write_record
 from n2n.settings import make_settings
@@ -170,8 +170,8 @@ def test_an_error_that_nobody_foresaw_stops_its_run_alone(
 ) -> None:
     tried = []
 
-    def broken(*arguments: object, **options: object) -> None:
-        tried.append(arguments[2])
+    def broken(run: Run, *arguments: object, **options: object) -> None:
+        tried.append(run.category)
         raise RuntimeError("CUDA error: an illegal address")
 
     monkeypatch.setattr("n2n.study.run_experiment", broken)
