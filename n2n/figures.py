@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -121,6 +121,41 @@ def detection_panels(
             if row == 0:
                 axes.set_title(titles[column], fontsize=9)
         grid[row][0].set_ylabel(images.defects[index], fontsize=8)
+    return figure
+
+
+def input_panels(
+    images: Category, indices: Sequence[int], seen: Mapping[str, tuple[Tensor, Detection]]
+) -> Figure:
+    """What networks were given, and what they made of it: a row per test image.
+
+    Args:
+        images: the category; masks are outlined on its images.
+        indices: which test images.
+        seen: by the title of a network its inputs, (len(indices), 3, H, W) on [0, 1], and what it
+            detected in them. Each has three columns, and its maps one scale.
+    """
+    figure, grid = plt.subplots(
+        len(indices), 1 + 3 * len(seen), layout="constrained", squeeze=False,
+        figsize=(1.5 * (1 + 3 * len(seen)), 1.5 * len(indices) + 0.5),
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    for row, index in enumerate(indices):
+        grid[row, 0].imshow(_hwc(images.test[index]))
+        if images.masks[index].any():
+            grid[row, 0].contour(images.masks[index].numpy(), [0.5], colors="white", linewidths=0.8)
+        grid[row, 0].set_ylabel(images.defects[index].replace("_", " "), fontsize=9)
+        for column, (inputs, found) in zip(range(1, grid.shape[1], 3), seen.values(), strict=True):
+            grid[row, column].imshow(_hwc(inputs[row]))
+            grid[row, column + 1].imshow(_hwc(found.reconstructions[row]))
+            top = float(found.maps.max())
+            grid[row, column + 2].imshow(found.maps[row].numpy(), cmap="magma", vmin=0, vmax=top)
+    titles = ["original"]
+    for name in seen:
+        titles += [f"{name}: what\nthe network gets", "what it paints", "the difference"]
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
     return figure
 
 

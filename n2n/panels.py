@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from n2n import figures
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
-from n2n.detection import detect
+from n2n.detection import Detection, detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
 from n2n.records import WEIGHTS, Record
@@ -32,6 +33,38 @@ def detection_panels(
     indices = figures.first_of_each_defect(images.defects)
     found = detect(network, images.test[indices], settings, where, progress=False)
     return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
+
+
+@torch.inference_mode()
+def input_panels(
+    records: Mapping[str, Record],
+    data: str | Path | None,
+    results: str | Path,
+    defects: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Figure | str:
+    """The input, the reconstruction and the map of some runs, or why they are missing.
+
+    Args:
+        records: of one category, by their titles.
+        data: root of the data sets.
+        results: folder of the decoded images.
+        defects: one row each, the first test image of the kind; None shows all.
+        device: 'auto', 'cpu', 'cuda', ...
+    """
+    seen: dict[str, tuple[Tensor, Detection]] = {}
+    for title, record in records.items():
+        at_hand = _at_hand(record, data, results, device)
+        if isinstance(at_hand, str):
+            return at_hand
+        images, network, settings, _, where = at_hand
+        kinds = images.defects if defects is None else list(defects)
+        indices = [images.defects.index(kind) for kind in dict.fromkeys(kinds)]
+        shown = images.test[indices]
+        noisy = corrupt(normalise(shown), fixed_noise(settings), settings.noise)
+        found = detect(network, shown, settings, where, progress=False)
+        seen[title] = to_unit(noisy).clamp(0, 1), found
+    return _once(figures.input_panels(images, indices, seen))
 
 
 @torch.inference_mode()

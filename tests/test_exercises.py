@@ -1,0 +1,95 @@
+"""The tables of the exercises, from records written by hand and from one that was run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+
+from n2n.exercises import DEMO, beside_untrained, by_kind, copying
+from n2n.experiment import run_experiment
+from n2n.panels import input_panels
+from n2n.plan import Run
+from n2n.settings import Settings, make_settings
+from tests.records import write
+
+SCORES = """image,defect,anomalous,max,mean,top1%
+a,good,0,1,1,3
+b,good,0,2,2,4
+c,dent,1,3,0,3
+d,dent,1,0,0,5
+e,rust,1,3,3,1
+"""
+
+
+def write_scores(folder: Path) -> None:
+    (folder / "scores.csv").write_text(SCORES)
+
+
+def test_each_kind_is_set_against_all_good_images(tmp_path: Path) -> None:
+    write(tmp_path, DEMO, dataset="demo", category="plate", files=write_scores)
+    # Dents against 1 and 2 by the maximum: 3 wins twice, 0 never; by the top 1 %: 3 ties with 3
+    # and loses against 4, 5 wins twice
+    assert by_kind(tmp_path).to_numpy().tolist() == [
+        ["plate", "dent", 2, 50.0, 0.0, 62.5],
+        ["plate", "rust", 1, 100.0, 100.0, 0.0],
+    ]
+    small = make_settings("demo", image_size=64)
+    write(tmp_path, small, dataset="demo", category="plate", files=write_scores)
+    both = by_kind(tmp_path)
+    assert both["image size"].tolist() == [64, 64, 128, 128]
+    assert by_kind(tmp_path, "noise_grain")["defect"].tolist() == ["dent", "rust"]
+
+
+def test_copying_has_a_row_for_each_noise(tmp_path: Path) -> None:
+    errors = {0.0: (0.01, 0.005), 0.3: (0.06, 0.02)}
+    for noise, (inside, beside) in errors.items():
+        for seed, loss in enumerate((0.5, 0.3)):
+
+            def history(folder: Path, loss: float = loss) -> None:
+                (folder / "history.csv").write_text(f"epoch,validation_loss\n1,0.9\n2,{loss}\n")
+
+            write(
+                tmp_path, make_settings("demo", noise=noise), 0.8, dataset="demo",
+                category="plate", seed=seed, files=history,
+                reconstruction={"absolute": {"defects": inside, "beside": beside, "normal": 0.01}},
+            )  # fmt: skip
+    write(tmp_path, make_settings("demo", width=8), dataset="demo", category="plate")
+    assert copying(tmp_path).to_numpy().tolist() == [
+        ["plate", 0.0, 0.4, 80.0, 40.0, 90.0, 10.0, 5.0, 2.0],
+        ["plate", 0.3, 0.4, 80.0, 40.0, 90.0, 60.0, 20.0, 3.0],
+    ]
+
+
+def test_beside_untrained(tmp_path: Path) -> None:
+    untrained = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.5, "ap": 0.01, "aupro": 0.15}}
+    mean = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.7, "ap": 0.02, "aupro": 0.4}}
+    write(
+        tmp_path, DEMO, dataset="demo", category="tubes", untrained=untrained,
+        trivial={"mean_image": mean},
+    )  # fmt: skip
+    table = beside_untrained(tmp_path)
+    assert table["map"].tolist() == ["trained", "untrained", "distance to the mean image"]
+    assert table["average precision"].tolist() == [10.0, 1.0, 2.0]
+
+
+def test_without_a_run_there_is_nothing(tmp_path: Path) -> None:
+    assert by_kind(tmp_path).empty
+    assert copying(tmp_path).empty
+    assert beside_untrained(tmp_path).empty
+
+
+def test_what_the_network_is_given(tmp_path: Path, parts: Path, tiny: Settings) -> None:
+    mpl.use("agg")
+    run = Run("parts", "disc", tiny, precision="float32")
+    record = run_experiment(run, parts, results=tmp_path, device="cpu", progress=False)
+    drawn = input_panels({"fine": record}, parts, tmp_path, ["spot"])
+    assert isinstance(drawn, Figure)
+    original, given, *_ = (axes.images[0].get_array() for axes in drawn.axes)
+    # Eq. (1) in the image's own scale, where the noise of mean 0.5 on [-1, 1] has the mean 0.75
+    shift = float(given.mean()) - 0.7 * float(original.mean()) / 255
+    assert shift == pytest.approx(0.3 * 0.75, abs=0.01)
+    (record.folder / "weights.pt").unlink()
+    assert "not committed" in str(input_panels({"fine": record}, parts, tmp_path))
