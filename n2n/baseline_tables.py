@@ -94,8 +94,14 @@ def _row(cell: Any, records: list[Record]) -> dict[str, Any]:
 
 
 def _peak(records: Iterable[Record]) -> str:
-    """The largest peak of memory; older records hold that of their process, a bound."""
-    origins = [record.content["provenance"] for record in records]
+    """The largest peak of memory; older records hold that of their process, a bound.
+
+    What another run has trained says nothing of its training and is left out.
+    """
+    trained = [record for record in records if not record.content["training"].get("by")]
+    origins = [record.content["provenance"] for record in trained]
+    if not origins:
+        return ""
     own = all(origin.get("peak_memory_of") == "this run" for origin in origins)
     bound = "" if own else "≤ "
     return f"{bound}{max(origin['peak_memory_mib'] for origin in origins):.0f}"

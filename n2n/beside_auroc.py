@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from n2n.metrics import NAMES
 from n2n.paper import label
-from n2n.records import Record, find_records, read_record
+from n2n.records import Record, find_records
 from n2n.selection import category_names, runs_of_every_method
 from n2n.tables import own_cells
-
-METRICS = {"auroc": "AUROC", "ap": "average precision", "f1max": "F1-max", "aupro": "AUPRO"}
 
 
 def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
@@ -28,15 +27,15 @@ def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
         cells: of `n2n.tables.compare`.
 
     Returns:
-        Columns: category, level, map, and those of `METRICS`; means over the seeds ± their
-        standard deviation.
+        Columns: category, level, map, and the metrics (`n2n.metrics.NAMES`); means over the seeds
+        ± their standard deviation.
     """
     own = own_cells(cells)
     own = own[own["ours"].notna() & own["category"].ne("average")]
     rows = []
     for (category, level), group in own.groupby(["category", "level"], sort=False):
         named = {"category": label(str(category)), "level": level}
-        every = [[read_record(Path(folder)) for folder in runs] for runs in group["records"]]
+        every = list(group["runs"])
         for column, records in zip(group["column"], every, strict=True):
             name = "N2N" if column == "Ours" else label(column)
             metrics = [record.content["metrics"][level] for record in records]
@@ -51,10 +50,11 @@ def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
         for name, found in nothing.items():
             if found:  # the oldest records have no mean image
                 rows.append(named | {"map": name} | _means([one[level] for one in found]))
-    columns = ["category", "level", "map", *METRICS.values()]
+    columns = ["category", "level", "map", *NAMES.values()]
     table = pd.DataFrame(rows, columns=columns)
-    alike = [name for name in ("level", "AUPRO") if table[name].nunique() == 1]
-    return table.drop(columns=alike)
+    if table["level"].nunique() == 1:
+        table = table.drop(columns="level")
+    return table if table["AUPRO"].any() else table.drop(columns="AUPRO")
 
 
 def _guess(record: Record) -> dict[str, float]:
@@ -65,8 +65,8 @@ def _guess(record: Record) -> dict[str, float]:
 
 
 def _means(found: Sequence[dict[str, Any]]) -> dict[str, str]:
-    texts = dict.fromkeys(METRICS.values(), "")
-    for name, title in METRICS.items():
+    texts = dict.fromkeys(NAMES.values(), "")
+    for name, title in NAMES.items():
         if name in found[0]:
             values = [100 * one[name] for one in found]
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

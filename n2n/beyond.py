@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,26 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "squared constants, batch 1": OTHER_TRAINING,
     "squared constants, batch 1, calibrated": OTHER_TRAINING | _CALIBRATED,
     "coarse noise": {"noise_grain": 8},
+}
+
+
+def _synthetic(record: Record) -> float | None:
+    score = f"image_{record.settings.image_score}"
+    return record.content["development"]["all"][score] if "development" in record.content else None
+
+
+def _peak(record: Record) -> float | None:
+    return (
+        record.content["peak_in_defect"]["scored"] if "peak_in_defect" in record.content else None
+    )
+
+
+MEASURED: dict[str, Callable[[Record], float | None]] = {  # None in records that are older
+    "images, synthetic": _synthetic,
+    "images, test": lambda record: record.metric("image"),
+    "pixels, test": lambda record: record.metric("pixel"),
+    "pixels, average precision": lambda record: record.metric("pixel", "ap"),
+    "peak in the defect": _peak,
 }
 
 
@@ -71,43 +92,39 @@ def ingredients(results: Path) -> pd.DataFrame:
 
     *Synthetic* is the image-level AUROC on the synthetic defects, by which `improved` was
     chosen; *peak in the defect* is the share of anomalous test images whose largest value lies in
-    the mask, on the map that the image score is taken from. Means over the seeds that all runs of
-    a category have.
+    the mask, on the map that the image score is taken from. Means over the seeds; in brackets what
+    changes against `replication` where the seeds that both have are compared.
     """
     records = find_records(results)
     rows = []
     for (dataset, category), named in category_names(records).items():
         tried = {n: make_settings("replication", **c) for n, c in INGREDIENTS.items()}
-        runs = [runs_of(records, dataset, category, settings) for settings in tried.values()]
-        for (name, settings), found in zip(tried.items(), of_the_same_seeds(runs), strict=True):
-            if not found:
+        base = runs_of(records, dataset, category, tried["replication"])
+        for name, settings in tried.items():
+            if not (found := runs_of(records, dataset, category, settings)):
                 continue
-            score = f"image_{settings.image_score}"
-            contents = [record.content for record in found]
+            pairs = of_the_same_seeds([found, [] if name == "replication" else base])
+            values = {title: _change(found, pairs, of) for title, of in MEASURED.items()}
             rows.append(
-                {
-                    "category": named,
-                    "run": name,
-                    "images, synthetic": _mean(
-                        [c["development"]["all"][score] for c in contents if "development" in c]
-                    ),
-                    "images, test": _mean([record.metric("image") for record in found]),
-                    "pixels, test": _mean([record.metric("pixel") for record in found]),
-                    "pixels, average precision": _mean(
-                        [record.metric("pixel", "ap") for record in found]
-                    ),
-                    "peak in the defect": _mean(
-                        [c["peak_in_defect"]["scored"] for c in contents if "peak_in_defect" in c]
-                    ),
-                    "seeds": len(found),
-                    "epochs": _epochs(found),
-                }
+                {"category": named, "run": name, **values}
+                | {"seeds": len(found), "epochs": _epochs(found)}
             )
-    columns = [
-        "category", "run", "images, synthetic", "images, test", "pixels, test",
-        "pixels, average precision", "peak in the defect", "seeds", "epochs",
-    ]  # fmt: skip
+    columns = ["category", "run", *MEASURED, "seeds", "epochs"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _change(
+    found: list[Record], pairs: list[list[Record]], of: Callable[[Record], float | None]
+) -> str:
+    """The mean over runs, and in brackets the mean change between two paired lists of them."""
+    text = _mean([value for record in found if (value := of(record)) is not None])
+    one, other = ([of(record) for record in records] for records in pairs)
+    changes = [
+        100 * (value - base)
+        for value, base in zip(one, other, strict=False)  # without a base nothing is paired
+        if value is not None and base is not None
+    ]
+    return text + (f" ({np.mean(changes):+.1f})" if text and changes else "")
 
 
 def _mean(values: list[float]) -> str:

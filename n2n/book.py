@@ -19,7 +19,7 @@ from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook, page_title
 from n2n.paper import printed_cells
 from n2n.progress import say
 from n2n.records import Record, find_records
-from n2n.settings import budget, make_settings
+from n2n.settings import budget, changes, make_settings
 from n2n.tables import compare_all, matching_records, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
@@ -71,30 +71,34 @@ def _execute_pages(
     epochs: int | None,
     device: str,
 ) -> list[str]:
-    """Make the pages, and say which runs failed."""
+    """Make the pages, and say which runs failed; their notebooks stay in ``results/notebooks``."""
     failures = []
     shared = {"results": str(results), "device": device}
     for dataset, category, parameters in pages:
-        output = EXECUTED / f"experiment-{dataset}-{category}.ipynb"
-        title = page_title(dataset, category)
+        name = f"experiment-{dataset}-{category}.ipynb"
+        tried, title = results / "notebooks" / name, page_title(dataset, category)
         try:
-            execute_notebook("experiment", output, shared | parameters, title)
+            execute_notebook("experiment", tried, shared | parameters, title)
         except N2NError as error:
             failures.append(f"{dataset}/{category}: {error}")
-            output.unlink(missing_ok=True)
             say(f"failed: {failures[-1]}")
+        else:
+            _move(tried, EXECUTED / name)
     root = None if data is None else str(data)
     for table in range(1, 6):
         parameters = {"data": root, "seeds": list(seeds), "epochs": epochs}
-        output = EXECUTED / f"table{table}.ipynb"
+        tried = results / "notebooks" / f"table{table}.ipynb"
+        output = EXECUTED / tried.name
         try:
-            execute_notebook(f"table{table}", output, shared | parameters)
+            execute_notebook(f"table{table}", tried, shared | parameters)
         except N2NError as error:
             if data is None:
                 raise
             failures.append(f"Table {table}: {error}")
             say(f"failed: {failures[-1]}")
             execute_notebook(f"table{table}", output, shared | {"data": None})  # what is there
+        else:
+            _move(tried, output)
     for name in STUDY_PAGES:
         try:
             execute_notebook(name, EXECUTED / f"{name}.ipynb", {"results": str(results)})
@@ -102,6 +106,11 @@ def _execute_pages(
             failures.append(f"the page {name}: {error}")
             say(f"failed: {failures[-1]}")
     return failures
+
+
+def _move(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(file, to)
 
 
 def build_book(results: Path) -> Path:
@@ -174,8 +183,10 @@ def experiment_pages(
 
 
 def _shown(records: list[Record], dataset: str, category: str) -> dict[str, Any] | None:
-    """Seed and epochs of the record that a category's page shows; None where there is none."""
+    """The parameters of the record that a category's page shows; None where there is none."""
     matched = matching_records(records, dataset, category, "Ours", "replication")
     if not matched:
         return None
-    return {"seed": matched[0].key.seed, "epochs": matched[0].content["settings"]["epochs"]}
+    settings = matched[0].settings
+    named = {"preset": settings.preset, "changes": changes(settings)}
+    return named | {"seed": matched[0].key.seed, "epochs": settings.epochs}

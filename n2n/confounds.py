@@ -25,7 +25,7 @@ from n2n.selection import (
     runs_of_every_method,
 )
 from n2n.sensitivity import BASE, variant_label
-from n2n.settings import PRESETS, Settings, changes, fills, make_settings
+from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
 
 
 def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
@@ -147,10 +147,11 @@ def masks_table(results: Path) -> pd.DataFrame:
 def hidden_defects(results: Path) -> pd.DataFrame:
     """Image-level AUROC (percent) of full-size runs, as it is and with the defects hidden.
 
-    Columns: category, detector, score, whole, hidden, alike; means over the seeds of the largest
-    budget that was run. The score is the run's own rule, of a baseline what comes nearest to it.
-    See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, which is NaN where one
-    of the records is older.
+    Columns: category, detector, score, whole, hidden, alike, seeds; means over those seeds of the
+    largest budget whose records say what remains (the older ones do not), so that 'whole' may be
+    another mean than that of the tables. The score is the run's own rule, of a baseline what comes
+    nearest to it. See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, which
+    is NaN where one of these seeds lacks it.
     """
     records = find_records(results)
     names, rows = category_names(records), []
@@ -159,11 +160,8 @@ def hidden_defects(results: Path) -> pd.DataFrame:
         detectors += [(run, name) for found in runs.values() for run in found if name != "N2N"]
     for record, detector in detectors:
         content, settings = record.content, record.content["settings"]
-        if settings["image_size"] != PRESETS["replication"].image_size:
-            continue
         score = settings.get("image_score") or METHODS[record.key.method].score
-        hidden = content.get("hidden_defects", {}).get(score, math.nan)
-        if math.isnan(hidden):
+        if settings["image_size"] != PRESETS["replication"].image_size or not score:
             continue
         rows.append(
             {
@@ -172,16 +170,31 @@ def hidden_defects(results: Path) -> pd.DataFrame:
                 "score": score,
                 "epochs": settings.get("epochs", 0),
                 "whole": 100 * content["image_scores"][score]["auroc"],
-                "hidden": 100 * hidden,
+                "hidden": 100 * content.get("hidden_defects", {}).get(score, math.nan),
                 "alike": 100 * content.get("hidden_alike", {}).get(score, math.nan),
             }
         )
     by = ["category", "detector", "score"]
     frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden", "alike"])
     largest = frame["epochs"] == frame.groupby(by)["epochs"].transform("max")
-    groups = frame[largest].drop(columns="epochs").groupby(by, sort=False)
+    asked = frame[largest & frame["hidden"].notna()].drop(columns="epochs")
+    groups = asked.groupby(by, sort=False)
     # A mean over other seeds than its neighbour's could not be compared with it.
-    return groups.agg(lambda seeds: seeds.mean(skipna=False)).reset_index()
+    means = groups.agg(lambda seeds: seeds.mean(skipna=False))
+    return means.assign(seeds=groups.size()).reset_index()
+
+
+def hidden_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What `hidden_figure` draws, as text."""
+    ordered = found.sort_values(["category", "whole"], ascending=[True, False])
+    columns = {
+        "whole": "whole images", "hidden": "hidden in the bad image", "alike": "hidden in both"
+    }  # fmt: skip
+    texts = {
+        title: ordered[name].map(lambda value: "" if math.isnan(value) else f"{value:.1f}")
+        for name, title in columns.items()
+    }
+    return ordered[["category", "detector", "score"]].assign(**texts, seeds=ordered["seeds"])
 
 
 def hidden_figure(found: pd.DataFrame) -> Figure:
@@ -222,7 +235,7 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
 def _detector(settings: Settings) -> str:
     """A run of our method in words, whatever its budget."""
     changed = changes(settings, PRESETS["replication"])
-    kept = {name: value for name, value in changed.items() if name not in ("epochs", "t_max")}
+    kept = {name: value for name, value in changed.items() if name not in BUDGET}
     if not fills(settings, make_settings("replication", **kept)):
         kept = changed  # another schedule, and not only a smaller budget
     names = (name for name, ingredients in INGREDIENTS.items() if ingredients == kept)

@@ -18,7 +18,7 @@ from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
 from n2n.sensitivity import BASE, variant_label
-from n2n.settings import DETECTION, PRESETS, changes
+from n2n.settings import BUDGET, DETECTION, PRESETS, changes
 from n2n.tables import called_anomalous
 
 BUDGETS = (25, 100)  # epochs; of `longer_training`
@@ -128,7 +128,7 @@ def jumps(results: Path) -> pd.DataFrame:
 
     for record in sorted(records, key=use):
         changed = _changed(record)
-        whole = not changed.keys() & {"image_size", "width", "batch_size", "epochs", "t_max"}
+        whole = not changed.keys() & {"image_size", "width", "batch_size", *BUDGET}
         trained = {name: value for name, value in changed.items() if name not in DETECTION}
         precision = record.content["provenance"]["precision"]
         part = record.key.part
@@ -228,11 +228,7 @@ def longer_training(results: Path, part: Part) -> pd.DataFrame:
     for record in own_records(results):
         settings = record.settings
         changed = changes(settings, PRESETS["replication"]).keys()
-        if record.key.part == part and changed <= {
-            "noise",
-            "epochs",
-            "t_max",
-        }:
+        if record.key.part == part and changed <= {"noise", *BUDGET}:
             of_seed = runs.setdefault((settings.noise, record.key.seed), {})
             of_seed[settings.epochs] = record
     table: dict[str, dict[str, str]] = {}

@@ -149,6 +149,7 @@ def find_categories(root: Path) -> list[tuple[str, str]]:
         for dataset in sorted(root.iterdir())
         if not dataset.name.startswith(".")
         for category in _inside(dataset)
+        if not category.name.startswith(".")  # such as demonstration data that are not finished
         if any(_is_folder(category / inner) for inner in ("Data/Images", "train/good"))
     ]
 

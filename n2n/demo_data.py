@@ -413,8 +413,8 @@ def _complete(root: Path, made: dict[str, int]) -> list[str]:
     if not present:
         return []
     try:
-        found = json.loads((root / "demo.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = dict(json.loads((root / "demo.json").read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise N2NError(
             f"{root / 'demo.json'} cannot be read, so nobody knows how the images beside it were "
             "made; remove the folder or choose another directory."

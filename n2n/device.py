@@ -30,6 +30,8 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":  # it has no values
+            raise RuntimeError("no device to compute on")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise N2NError(

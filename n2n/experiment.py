@@ -17,7 +17,7 @@ from n2n import metrics
 from n2n.data import Category, load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import choose_device, choose_precision, reset_peak_memory
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 from n2n.measurement import (
     about_data,
@@ -130,7 +130,7 @@ def run_experiment(
             own_peak,
         ) | {
             "scored_in": "float32",  # without this entry: in the precision of the training
-            "compiled": compile_network,
+            "compiled": trained.origin["compiled"] if trained.origin else compile_network,
         }
 
         def write_files(folder: Path) -> None:
@@ -272,17 +272,20 @@ def _trained_already(
     for weights in sorted(variants.glob(f"*/seed{run.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
+        trained = None
         with contextlib.suppress(N2NError, KeyError, OSError, ValueError):
             record = read_record(weights.parent)
             same_images = record.content["data"]["fingerprint"] == images.fingerprint
             if same_images and run_of(record).training == run.training:
-                return _load_trained(record, device), _trace_of(record, _own_settings(run))
+                trained = _load_trained(record, device)
+        if trained is not None:
+            return trained, _trace_of(record, _own_settings(run))
     return None
 
 
 def _load_trained(record: Record, device: torch.device) -> Trained:
     """The network of a finished run, and how it came about."""
-    training = record.content["training"]
+    training, provenance = record.content["training"], record.content["provenance"]
     history = record.table("history.csv")
     return Trained(
         network=load_network(record.folder, device)[0],
@@ -293,16 +296,16 @@ def _load_trained(record: Record, device: torch.device) -> Trained:
         best_epoch=training["best_epoch"],
         stopped=training["stopped"],
         seconds=training["seconds"],
-        commits=training.get("commits", [record.content["provenance"]["commit"]]),
+        commits=training.get("commits", [provenance["commit"]]),
         origin=training.get("by")
         or {"variant": record.key.variant}
-        | {name: record.content["provenance"][name] for name in ("commit", "device")},
+        | {name: provenance.get(name) for name in ("commit", "device", "compiled")},
     )
 
 
 def _trace_of(record: Record, settings: Settings) -> dict[int, dict[str, float]]:
     """The trace of another use of the same network, where its maps are those of these settings."""
-    there, here = record.content["settings"], settings.as_dict()
+    there, here = record.settings.as_dict(), settings.as_dict()
     same = all(there[name] == here[name] for name in DETECTION - {"image_score"})
     return _read_trace(record.folder / TRACE) if same else {}
 
@@ -325,6 +328,10 @@ def load_network(
         expected = Expected(**saved["expected"]) if saved.get("expected") else None
     except FileNotFoundError as error:
         raise _no_weights(file) from error
+    except PermissionError as error:
+        raise N2NError(f"{file} cannot be read ({reason(error)}); give the right to.") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a foreign file can fail in many ways
         raise N2NError(
             f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."

@@ -28,6 +28,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
 def cores() -> int:
     """How many processor cores this process may use, of which a Slurm job has only some."""
     allowed = psutil.Process().cpu_affinity() if sys.platform == "linux" else None

@@ -18,9 +18,7 @@ from n2n.records import provenance
 from n2n.settings import IMAGE_SCORES
 from n2n.synthetic import synthetic_defects
 
-MARGIN = (
-    16  # a defect is hidden with a sixteenth of the side around it: the loss's filters reach far
-)
+MARGINS = 16  # hidden around a defect: one such part of the side, as the loss's filters reach far
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
@@ -36,8 +34,8 @@ def about_data(images: Category) -> dict[str, Any]:
     grown = (~_beside_defects(images))[images.labels].flatten(1).float().mean(1)
     largest = areas[: round(len(areas) / 5)].sum() / areas.sum()
     masks = {
-        "median": float(areas.median()),
-        "grown_median": float(grown.median()),
+        "median": float(areas.quantile(0.5)),
+        "grown_median": float(grown.quantile(0.5)),
         "largest_fifth": float(largest),
     }
     return {
@@ -160,7 +158,7 @@ def hidden_alike(images: Category, maps: torch.Tensor) -> dict[str, float | None
 
 def _beside_defects(images: Category) -> torch.Tensor:
     """All pixels but those in and around the defects, (N, S, S)."""
-    grow = images.masks.shape[-1] // MARGIN
+    grow = images.masks.shape[-1] // MARGINS
     side = 2 * grow + 1
     # The maximum over a square is that over its columns' maxima; this is eight times as fast.
     grown = F.max_pool2d(images.masks[:, None].float(), (side, 1), 1, (grow, 0))

@@ -29,8 +29,9 @@ Scores = NDArray[np.floating[Any]]
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-IMAGE_KEYS = ("auroc", "ap", "f1max")
-PIXEL_KEYS = (*IMAGE_KEYS, "aupro")
+NAMES = {"auroc": "AUROC", "ap": "average precision", "f1max": "F1-max", "aupro": "AUPRO"}
+PIXEL_KEYS = tuple(NAMES)
+IMAGE_KEYS = PIXEL_KEYS[:3]
 FPR_LIMIT = 0.3  # of AUPRO; Bergmann et al. 2021
 TAILS = (0.025, 0.975)  # between which 95 % of the draws of a bootstrap lie
 
@@ -175,6 +176,7 @@ def bootstrap_difference(
     Returns:
         The lower and upper end of AUROC(scores) - AUROC(others).
     """
+    labels = np.asarray(labels, dtype=bool)
     ones, twos = ([_checked(run, labels)[0] for run in runs] for runs in (scores, others))
     if len(ones) != len(twos):
         raise N2NError(f"{len(ones)} runs cannot be paired with {len(twos)}.")

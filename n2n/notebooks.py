@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n.errors import N2NError
+from n2n.files import write_text
 
 STUDY_PAGES = (  # read records only
     "verdicts", "methods", "improved", "sensitivity", "course", "mechanism", "confounds"
@@ -78,14 +79,14 @@ def execute_notebook(
             f"The notebook {name} was ended from outside, most likely for want of memory; end "
             f"other programs or choose a smaller --batch-size (what it did so far is in {output})."
         ) from error
-    notebook = json.loads(output.read_text())
+    notebook = json.loads(output.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
             cell["metadata"]["tags"].append("remove-input")  # the run record tells them better
     if title is not None:
         heading = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
         heading["source"] = f"# {html.escape(title, quote=False)}"
-    output.write_text(json.dumps(notebook, indent=1))
+    write_text(output, json.dumps(notebook, indent=1))
 
 
 @contextlib.contextmanager

@@ -165,8 +165,10 @@ def _block(block: Any, number: int) -> Iterator[Run]:
                 "weights": "",
             },
         )
-        if not all(isinstance(seed, int) and seed >= 0 for seed in values["seeds"]):
+        if not all(type(seed) is int and seed >= 0 for seed in values["seeds"]):
             raise N2NError("its seeds must be whole numbers from 0 on.")
+        if odd := [c for c in values["categories"] if not _is_name(c)]:
+            raise N2NError(f"{odd[0]!r} is not the name of a category.")
         for name in ("categories", "seeds", "variants"):
             if not values[name]:
                 raise N2NError(f"its entry {name!r} is empty, so that it lists no run.")
@@ -210,6 +212,11 @@ def _block(block: Any, number: int) -> Iterator[Run]:
     yield from runs
 
 
+def _is_name(value: Any) -> bool:
+    """A folder's name, which YAML takes for a number where it looks like one."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
 def _entries(given: Any, required: dict[str, type], optional: dict[str, Any]) -> dict[str, Any]:
     """The entries of a mapping, each of its type, with the optional ones filled in."""
     kinds = required | {name: type(value) for name, value in optional.items()}
@@ -221,7 +228,7 @@ def _entries(given: Any, required: dict[str, type], optional: dict[str, Any]) ->
         raise N2NError(f"the entry {absent[0]!r} is missing.")
     values = optional | given
     for name, kind in kinds.items():
-        if not isinstance(values[name], kind):
+        if not isinstance(values[name], kind) or isinstance(values[name], bool):
             words = {str: "a text", list: "a list", dict: "a set of settings", int: "a number"}
             raise N2NError(f"its entry {name!r} must be {words[kind]}.")
     return values

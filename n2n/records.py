@@ -68,7 +68,7 @@ class RunKey:
             outside = name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(str(name))
             if outside or not isinstance(name, str):
                 raise N2NError(f"{name!r} is not the name of a folder; give the name alone.")
-            if len(name.encode()) > 255:  # as much as a file system takes
+            if len(os.fsencode(name)) > 255:  # as much as a file system takes
                 raise N2NError(
                     f"The folder's name {name[:60]}... is too long; change fewer settings at once."
                 )

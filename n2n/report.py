@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
 
 from n2n.baseline_settings import row_label
 from n2n.markup import escape_markdown, html_table
+from n2n.metrics import FPR_LIMIT, NAMES
 from n2n.paper import label
 from n2n.plan import Run, run_of
-from n2n.records import Record, read_record
+from n2n.records import Record
 from n2n.settings import PRESETS, make_settings
 from n2n.tables import own_cells, wanted_settings
 
@@ -61,24 +61,25 @@ def baseline_heading(record: Record) -> str:
 
 def metrics_table(record: Record) -> HTML:
     """Every metric in percent, with its interval; of our method beside the untrained network's."""
-    names = {
-        "auroc": "AUROC", "ap": "average precision", "f1max": "F1-max", "aupro": "AUPRO (to 0.3)"
-    }  # fmt: skip
     rows = []
     for level in ("image", "pixel"):
         for name in record.content["metrics"][level]:
             low, high = record.interval(level, name)
             row = {
                 "level": level,
-                "metric": names[name],
-                "%": f"{100 * record.metric(level, name):.2f}",
-                "95 % interval": f"{100 * low:.2f} to {100 * high:.2f}",
+                "metric": NAMES[name] + (f" (to {FPR_LIMIT})" if name == "aupro" else ""),
+                "%": _percent(record.metric(level, name)),
+                "95 % interval": "" if math.isnan(low) else f"{100 * low:.2f} to {100 * high:.2f}",
             }
             if record.content["untrained"] is not None:
-                untrained = record.content["untrained"][level][name]
-                row["untrained"] = "" if math.isnan(untrained) else f"{100 * untrained:.2f}"
+                row["untrained"] = _percent(record.content["untrained"][level][name])
             rows.append(row)
     return html_table(pd.DataFrame(rows))
+
+
+def _percent(value: float) -> str:
+    """A share in percent; a dash where it is not defined, as without an anomalous image."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def score_table(record: Record) -> HTML:
@@ -87,7 +88,7 @@ def score_table(record: Record) -> HTML:
     rows = [
         {"image score": name + (" (chosen)" if name == chosen else "")}
         | {
-            title: f"{100 * values[metric]:.2f}"
+            title: _percent(values[metric])
             for metric, title in (("auroc", "AUROC"), ("ap", "average precision"))
         }
         for name, values in record.content["image_scores"].items()
@@ -137,10 +138,9 @@ def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
     done: dict[str, str] = {}
     missing: dict[str, str] = {}
     for cell in own_cells(cells).query("category != 'average'").itertuples():
-        for folder in cell.records:
-            if folder not in done:  # a record is behind a cell of each level
-                done[folder] = f"{run_of(read_record(Path(folder))).command} --results NEW"
-        if not cell.records:
+        for record in cell.runs:
+            done[record.folder.as_posix()] = f"{run_of(record).command} --results NEW"
+        if not cell.runs:
             settings = make_settings(preset, **(wanted_settings(cell.column, preset) or {}))
             run = Run(cell.dataset, cell.category, settings, seed=0)
             missing[f"not run: {label(cell.category)}, {label(cell.column)}"] = run.command

@@ -20,7 +20,7 @@ from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, check_same_images
 from n2n.selection import category_names, own_records
-from n2n.settings import DETECTION, Settings, changes, make_settings
+from n2n.settings import BUDGET, DETECTION, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"Metal Plate": NORMAL, "Bracket White": ANOMALOUS, "Fryum": OURS}
@@ -331,14 +331,14 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
 
 def _small_paper() -> Settings:
-    small = {name: getattr(BASE, name) for name in ("image_size", "width", "epochs", "t_max")}
+    small = {name: getattr(BASE, name) for name in ("image_size", "width", *BUDGET)}
     return make_settings("paper", **small)
 
 
 def in_study(settings: Settings, base: Settings = BASE) -> bool:
     """Whether a run has the base's size, or differs from it in the budget or the width alone."""
-    size = {"image_size", "width", "epochs", "t_max"}
+    size = {"image_size", "width", *BUDGET}
     changed = changes(settings, base).keys()
     return settings.image_size == base.image_size and (
-        not changed & size or changed <= {"epochs", "t_max"} or changed == {"width"}
+        not changed & size or changed <= BUDGET or changed == {"width"}
     )

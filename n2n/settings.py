@@ -224,6 +224,9 @@ def make_settings(preset: str = "replication", /, **changes: Any) -> Settings:
     return dataclasses.replace(PRESETS[preset], **changes)
 
 
+BUDGET = frozenset({"epochs", "t_max"})  # the settings that `budget` makes
+
+
 def budget(epochs: int | None) -> dict[str, int | None]:
     """The settings of a run of so many epochs, over which the learning rate falls; see `t_max`."""
     return {"epochs": epochs, "t_max": epochs}

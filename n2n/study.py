@@ -17,7 +17,7 @@ from n2n.experiment import run_experiment
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
 from n2n.progress import say, work_of
-from n2n.records import RECORD, Record, find_records
+from n2n.records import RECORD, Record, find_records, is_running
 from n2n.settings import Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings
 
@@ -155,15 +155,22 @@ def run_study(
 def _make_each(
     title: str, runs: list[Run], data: Path, results: Path, device: str, progress: bool
 ) -> list[str]:
-    """Make the records of runs, under a bar; a sentence for each that failed, which stops none."""
+    """Make the records of runs, under a bar; a sentence for each that failed, which stops none.
+
+    A run whose network another process trains just now is put off to the end, to take it over.
+    """
     failures = []
-    work = [work_of(run) for run in runs]
     bar = tqdm(
-        total=sum(work), desc=title, disable=not progress or len(runs) < 2,
+        total=sum(map(work_of, runs)), desc=title, disable=not progress or len(runs) < 2,
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
     )  # fmt: skip
     with contextlib.closing(bar):
-        for run, amount in zip(runs, work, strict=True):
+        waiting = [(run, False) for run in runs]
+        while waiting:
+            run, put_off = waiting.pop(0)
+            if not put_off and _trained_elsewhere(run, runs, results):
+                waiting.append((run, True))
+                continue
             try:
                 _make(run, data, results, device, progress)
             except BusyError as error:
@@ -172,8 +179,16 @@ def _make_each(
                 said = error if isinstance(error, N2NError) else repr(error)
                 failures.append(f"{run.key.folder(results)}: {said}")
                 say(f"failed: {failures[-1]}")
-            bar.update(amount)
+            bar.update(work_of(run))
     return failures
+
+
+def _trained_elsewhere(run: Run, runs: list[Run], results: Path) -> bool:
+    """Whether a process is at work on another run that shares this one's network."""
+    return any(
+        other.training == run.training and other != run and is_running(other.key, results)
+        for other in runs
+    )
 
 
 def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> Record:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from n2n import figures
 from n2n.errors import N2NError, reason
+from n2n.files import write_text, write_whole
 from n2n.markup import to_markdown
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, find_records
@@ -78,7 +79,7 @@ def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFr
         A row per cell: dataset, category, column, level, printed (text), paper (percent), ours
         (percent, mean of the seeds), std, low, high, difference, untrained (percent),
         other_scores (text), seeds, epochs, verdict, short (whether a run used up a smaller
-        budget) and the folders of the records.
+        budget) and runs, the records.
     """
     return _compare(table, find_records(results), preset)
 
@@ -117,7 +118,7 @@ def _row(cell: Any, records: list[Record], epochs: int) -> dict[str, Any]:
         "epochs": "",
         "verdict": "not run",
         "short": bool(records) and _short(records, epochs),
-        "records": [record.folder.as_posix() for record in records],
+        "runs": records,
     }
     if not records:
         return row
@@ -387,24 +388,24 @@ def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> li
     written = []
     for table, cells in tables.items():
         csv = out / f"table{table}.csv"
-        cells.drop(columns="short").assign(records=cells["records"].str.join(" ")).to_csv(
-            csv, index=False, float_format="%.4f"
-        )
+        folders = [" ".join(run.folder.as_posix() for run in runs) for runs in cells["runs"]]
+        frame = cells.drop(columns=["short", "runs"]).assign(records=folders)
+        write_text(csv, frame.to_csv(index=False, float_format="%.4f"))
         text = f"**Table {table}. {TITLES[table]}.** Paper against preset `{preset}`.\n\n"
         markdown = out / f"table{table}.md"
-        markdown.write_text(text + to_markdown(ours_beside_paper(cells)))
+        write_text(markdown, text + to_markdown(ours_beside_paper(cells)))
         written += [csv, markdown]
     checks = audit()
     fails = checks[~checks["holds"]].drop(columns="holds")
     figures.style()
     overview = out / "overview.svg"
     drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
-    drawn.savefig(overview)
+    write_whole(overview, lambda file: drawn.savefig(file, format="svg"))
     written.append(overview)
     parts = {"summary": summary(tables), "audit": fails, "coverage": coverage(tables)}
     for name, frame in parts.items():
         path = out / f"{name}.md"
-        path.write_text(to_markdown(frame))
+        write_text(path, to_markdown(frame))
         written.append(path)
     return written
 

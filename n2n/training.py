@@ -124,31 +124,34 @@ def train(
     """
     if device.type == "cpu":
         keep_freed_memory()
-    network = build_network(settings, seed, device)
-    optimiser = build_optimiser(network, settings, device)
-    schedule = CosineAnnealingLR(
-        optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
-    )
-    training, validation = split_validation(len(images), settings.validation_fraction, seed)
-    identity = {
-        "settings": settings.as_dict(),
-        "seed": seed,
-        "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
-        "precision": str(precision),
-    }
-    average = None
-    if settings.weight_average:
-        running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
-        average = AveragedModel(network, multi_avg_fn=running_mean)
-        optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
-    state = _State(network, average, optimiser, schedule, identity)
-    kept = state.kept
-    if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint, device)
+    fewer = f"--batch-size {settings.batch_size // 2} or " if settings.batch_size > 1 else ""
+    advice = f"try {fewer}a smaller --width"
+    with memory_errors(advice):
+        network = build_network(settings, seed, device)
+        optimiser = build_optimiser(network, settings, device)
+        schedule = CosineAnnealingLR(
+            optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
+        )
+        training, validation = split_validation(len(images), settings.validation_fraction, seed)
+        identity = {
+            "settings": settings.as_dict(),
+            "seed": seed,
+            "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
+            "precision": str(precision),
+        }
+        average = None
+        if settings.weight_average:
+            running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
+            average = AveragedModel(network, multi_avg_fn=running_mean)
+            optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
+        state = _State(network, average, optimiser, schedule, identity)
+        kept = state.kept
+        if checkpoint is not None and checkpoint.exists():
+            state.load(checkpoint)
 
-    # The last batch of an epoch is smaller; a graph for every size would serve all of them worse.
-    step = torch.compile(network, dynamic=False) if compile_network else network
-    images = images.to(device)
+        # An epoch's last batch is smaller; a graph for every size would serve all of them worse.
+        step = torch.compile(network, dynamic=False) if compile_network else network
+        images = images.to(device)
     bar = tqdm(
         total=settings.epochs,
         initial=state.epoch,
@@ -158,8 +161,6 @@ def train(
         dynamic_ncols=True,
     )
     saved = time.monotonic()
-    fewer = f"--batch-size {settings.batch_size // 2} or " if settings.batch_size > 1 else ""
-    advice = f"try {fewer}a smaller --width"
     with memory_errors(advice), compile_errors(compile_network), contextlib.closing(bar):
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()
@@ -396,10 +397,16 @@ class _State:
                 "The checkpoint before it is kept."
             ) from error
 
-    def load(self, path: Path, device: torch.device) -> None:
+    def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except PermissionError as error:
+            raise N2NError(
+                f"The checkpoint {path} cannot be read ({reason(error)}); give the right to."
+            ) from error
+        except MemoryError:
+            raise
         except Exception as error:  # a foreign file can fail in many ways
             raise N2NError(
                 f"The checkpoint {path} cannot be read; delete it to train from the start."

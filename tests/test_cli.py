@@ -94,6 +94,10 @@ def test_the_same_run_elsewhere_gives_the_same_numbers(
 def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: Path) -> None:
     """The record names the run that trained it, and keeps its history; its trace if that fits."""
     assert run_parts(parts, tmp_path, "--trace", 1).exit_code == 0
+    (path,) = tmp_path.glob("runs/*/*/*/*/seed0/record.json")
+    older = json.loads(path.read_text())
+    del older["settings"]["map_sigma"]  # as in a record from before there was such a setting
+    path.write_text(json.dumps(older))
     assert run_parts(parts, tmp_path, "--trace", 1, "--set", "calibration=scores").exit_code == 0
     assert run_parts(parts, tmp_path, "--trace", 1, "--set", "image_score=mean").exit_code == 0
     for name in ("gone", "damaged"):  # Git removes records alone
@@ -115,6 +119,8 @@ def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: 
     assert by[0] is None
     assert by[1]["variant"] == plain.parent.name
     assert by[2] is None
+    assert by[3]["variant"] == plain.parent.name
+    assert "compiled" in by[3]
     for name in ("history.csv", "pixel_roc.csv"):
         assert (plain / name).read_bytes() == (other / name).read_bytes()
     trace = pd.read_csv(plain / "trace.csv")

@@ -130,6 +130,7 @@ def test_a_root_that_must_not_be_read_is_named(root: Path, monkeypatch: pytest.M
 
 def test_categories_are_found(root: Path) -> None:
     (visa(root) / "MPDD" / "empty").mkdir()
+    (root / "MPDD" / ".plate.unfinished" / "train" / "good").mkdir(parents=True)
     (root / "notes.txt").write_text("no data set")
     assert find_categories(root) == [("MPDD", "tubes"), ("VisA", "fryum")]
 

@@ -118,6 +118,9 @@ def test_foreign_and_damaged_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "demo/plate").mkdir(parents=True)
     with pytest.raises(N2NError, match=r"demo\.json cannot be read"):
         generate(tmp_path, categories=["plate"], **FEW)
+    (tmp_path / "demo/demo.json").write_text("[1]")
+    with pytest.raises(N2NError, match=r"demo\.json cannot be read"):
+        generate(tmp_path, categories=["plate"], **FEW)
     root = generate(tmp_path / "own", categories=["plate"], **FEW)
     (root / "plate/test/rust/000.png").unlink()
     with pytest.raises(N2NError, match="plate holds 13 images and masks instead of 14; remove it"):

@@ -302,6 +302,8 @@ def test_intervals_of_a_difference_are_those_of_single_draws() -> None:
     ends = bootstrap_difference(runs, others, labels, repeats=100, seed=5)
     np.testing.assert_allclose(ends, np.quantile(changes, [0.025, 0.975]), atol=1e-12)
     assert bootstrap_difference(runs, runs, labels) == (0, 0)
+    counted = labels.astype(int)  # as they stand in scores.csv
+    assert bootstrap_difference(runs, others, counted, repeats=100, seed=5) == ends
 
 
 def test_a_difference_of_what_cannot_be_paired_is_refused() -> None:

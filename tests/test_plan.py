@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def test_every_committed_record_has_the_precision_that_its_study_asks_for() -> N
     for record in committed_records():
         there = record.content["provenance"]["precision"]
         assert asked[record.key] & {"auto", there}, record.folder
+
+
+def test_the_exercises_records_are_those_of_their_study() -> None:
+    runs = read_study(ROOT / "studies" / "exercises.yaml").runs
+    records = find_records(RESULTS / "exercises")
+    assert {record.key for record in records} <= {run.key for run in runs}
 
 
 def test_a_committed_record_is_made_again_by_its_command() -> None:
@@ -118,6 +125,9 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
         (HEAD + "- {dataset: D, categories: [a], seeds: []}\n", "'seeds' is empty"),
         (HEAD + "- {dataset: D, categories: [a], variants: [{3: 1}]}\n", "3 is not the name"),
         (HEAD + "- {dataset: D, categories: [a], trace: -3}\n", "a number of epochs"),
+        (HEAD + "- {dataset: D, categories: [a], trace: true}\n", "'trace' must be a number"),
+        (HEAD + "- {dataset: D, categories: [null]}\n", "None is not the name of a category"),
+        (HEAD + "- {dataset: D, categories: [a], seeds: [true]}\n", "whole numbers from 0"),
         (HEAD + "- {dataset: D, categories: [a], precision: bf16}\n", "auto, float32, bfloat16"),
         (
             HEAD + "- {dataset: D, categories: [a], method: padim, base: {method: cflow}}\n",
@@ -163,6 +173,27 @@ def test_a_study_makes_what_it_can_and_names_what_failed(
     assert "left to the other process" in said
     assert second not in plan.missing(results)
     assert third in plan.missing(results)
+
+
+def test_a_network_that_another_process_trains_is_waited_for(
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def make(run: Run, *arguments: object) -> None:
+        tried.append(run.key.variant)
+        if len(tried) == 2:
+            other.close()
+
+    monkeypatch.setattr("n2n.study._make", make)
+    block = "- {dataset: parts, categories: [disc], variants: [{}, {image_score: max}, {noise: 0}]}"
+    plan = read_study(study(tmp_path, HEAD + block))
+    results = tmp_path / "results"
+    with contextlib.ExitStack() as other:
+        other.enter_context(only_one(plan.runs[0].key, results))
+        run_study(plan, parts, results, device="cpu", progress=False)
+    # The first is held itself, which its own lock says; the second needs its network
+    assert tried == ["replication", "replication_noise-0", "replication_image-score-max"]
 
 
 def test_an_error_that_nobody_foresaw_stops_its_run_alone(

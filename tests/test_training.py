@@ -296,6 +296,9 @@ def test_where_memory_is_short_no_message_names_what_is_so_already(
         run(images, replace(tiny, batch_size=4))
     with pytest.raises(N2NError, match=r"; try a smaller --width\.$"):
         run(images, replace(tiny, batch_size=1))
+    monkeypatch.setattr(training, "build_optimiser", greedy)  # before the first step, too
+    with pytest.raises(N2NError, match=r"memory is too small .* try a smaller --width\.$"):
+        run(images, replace(tiny, batch_size=1))
     with pytest.raises(N2NError, match=r"; close other programs\.$"):
         detect(greedy, images, tiny, CPU, progress=False)  # type: ignore[arg-type]
 
@@ -307,6 +310,32 @@ def test_a_damaged_checkpoint_is_named(
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(N2NError, match=r"checkpoint\.pt cannot be read; delete it"):
         run(images, tiny, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied"), r"\(Permission denied\); give the right to"),
+        (MemoryError(), "memory is too small"),
+    ],
+)
+def test_nobody_is_told_to_delete_a_checkpoint_that_is_whole(
+    images: torch.Tensor,
+    tiny: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    message: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.touch()
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(N2NError, match=message) as caught:
+        run(images, tiny, checkpoint=checkpoint)
+    assert "delete it" not in str(caught.value)
 
 
 def test_the_learning_rate_follows_the_cosine_of_section_4_2(
