@@ -29,8 +29,8 @@ from n2n import demo_data
 from n2n.corruption import corrupt, draw_noise, fixed_noise, to_unit
 from n2n.data import decode_image, list_category
 from n2n.device import choose_device
-from n2n.experiment import run_experiment
 from n2n.plan import Run
+from n2n.runs import make_record
 from n2n.settings import Settings, make_settings
 from n2n.training import build_network, split_validation
 
@@ -158,7 +158,7 @@ def main() -> None:
         began = now(device)
         epochs, theirs = usual(root, options.dataset, options.category, settings, device)
         middle = now(device)
-        record = run_experiment(
+        record = make_record(
             Run(options.dataset, options.category, settings), root,
             results=Path(folder, "results"), device=str(device), progress=False,
         )  # fmt: skip

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 
 from n2n import demo_data, training
-from n2n.experiment import run_experiment
 from n2n.plan import Run
 from n2n.records import find_records
+from n2n.runs import make_record
 from n2n.settings import make_settings
 
 SETTINGS = make_settings("demo", image_size=64, width=4, epochs=8, t_max=8)
@@ -46,7 +46,7 @@ def child(data: Path, results: Path) -> None:
     torch.set_num_threads(1)
     training.CHECKPOINT_SECONDS = 0.0
     run = Run("demo", "plate", SETTINGS, precision="float32")
-    run_experiment(run, data, results=results, device="cpu", progress=False)
+    make_record(run, data, results=results, device="cpu", progress=False)
 
 
 def start(data: Path, results: Path) -> subprocess.Popen[bytes]:

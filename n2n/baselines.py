@@ -10,9 +10,7 @@ stands in, and the row bears its name.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -21,104 +19,66 @@ from tqdm import tqdm
 
 from n2n.anomalib_models import fit_anomalib, see
 from n2n.baseline_settings import METHODS, NOTHING, BaselineSettings, brought
-from n2n.data import Category, load_category
+from n2n.data import Category
 from n2n.detection import image_scores
-from n2n.device import (
-    choose_device,
-    choose_precision,
-    memory_errors,
-    reset_peak_memory,
-)
+from n2n.device import memory_errors
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
-from n2n.measurement import about_data, about_run, hidden_alike, hidden_defects, measure_test
+from n2n.measurement import Measured, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
-from n2n.records import (
-    Record,
-    finished,
-    no_record,
-    only_one,
-    refuse_other_images,
-    write_record,
-)
 from n2n.trivial import fit_trivial
 
 BATCH = 8
 ANOMALIB = ("anomalib", "timm", "torchvision")
 
 
-def run_baseline(
+def measure(
     run: Run,
-    data: str | Path | None,
-    *,
-    results: Path = Path("results"),
-    device: str = "auto",
-    progress: bool = True,
-) -> Record:
-    """Fit and measure one baseline on one category, or return the record that is there already.
+    settings: BaselineSettings,
+    images: Category,
+    device: torch.device,
+    precision: torch.dtype,
+    progress: bool,
+) -> Measured:
+    """Fit one baseline and measure it.
 
     All normal training images are used: no method here stops early, none needs a validation set.
-    Scores are always float32.
 
     Args:
-        run: what to run.
-        data: root of the data sets; the images are in ``data/dataset/category``. None only takes
-            the record that is there.
-        results: folder of the records.
-        device: 'auto', 'cpu', 'cuda', ...
+        run: whose settings these are.
+        settings: the method, its backbone and its parameters.
+        images: of its category.
+        device: where to fit and detect.
+        precision: of the training.
         progress: show a bar on stderr.
 
     Raises:
-        N2NError: where the extra is not installed, the weights are missing or of another
-            backbone, or the images cannot be read.
-        TypeError: where the run is of our method.
+        N2NError: where the extra is not installed, or the weights are missing or of another
+            backbone.
     """
-    began = time.monotonic()
-    key, settings = run.key, run.settings
-    if not isinstance(settings, BaselineSettings):
-        raise TypeError("our method is run by n2n.experiment.run_experiment")
-    if record := finished(key, results, run.precision, progress):
-        return record
-    if data is None:
-        raise no_record(key, results)
-    where = choose_device(device)
-    dtype = choose_precision("float32" if run.precision == "auto" else run.precision, where)
     weights = None if run.weights is None else Path(run.weights).expanduser()
-    with only_one(key, results), memory_errors("use a smaller batch size, coreset or image size"):
-        if record := finished(key, results):  # by another process, just now
-            return record
-        own_peak = reset_peak_memory(where)
-        images = load_category(
-            Path(data), run.dataset, run.category, settings.image_size,
-            cache=results / "work" / "images", progress=progress,
-        )  # fmt: skip
-        refuse_other_images(key, results, images.fingerprint)
-        start = time.monotonic()
-        model = fit(images.train, settings, run.seed, where, weights, dtype, progress)
+    start = time.monotonic()
+    with memory_errors("use a smaller batch size, coreset or image size"):
+        model = fit(images.train, settings, run.seed, device, weights, precision, progress)
         fitted = time.monotonic()
-        maps, scores = score(model, images.test, settings, where, progress)
+        maps, scores = score(model, images.test, settings, device, progress)
         scored = time.monotonic()
-        content = _measure(images, maps, scores) | {
+        content = {
+            **measure_test(images, maps, {"own": scores, **image_scores(maps)}, "own"),
+            "hidden_defects": hidden_defects(images, maps),
+            "hidden_alike": hidden_alike(images, maps),
             "untrained": None,
-            "settings": asdict(settings),
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
-            "data": about_data(images),
-            "provenance": about_run(
-                replace(run, precision=str(dtype).removeprefix("torch.")),
-                where,
-                time.monotonic() - began,
-                own_peak,
-                *(ANOMALIB if METHODS[settings.method].by == "anomalib" else ()),
-            ),
         }
 
-        def write_files(folder: Path) -> None:
-            table = pd.DataFrame({"image": images.names, "defect": images.defects})
-            table["anomalous"], table["own"] = images.labels.int().numpy(), scores.numpy()
-            table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")
+    def write_files(folder: Path) -> None:
+        table = pd.DataFrame({"image": images.names, "defect": images.defects})
+        table["anomalous"], table["own"] = images.labels.int().numpy(), scores.numpy()
+        table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")
 
-        return write_record(key, results, content, write_files)
+    packages = ANOMALIB if METHODS[settings.method].by == "anomalib" else ()
+    return Measured(content, time.monotonic() - start, write_files, packages)
 
 
 def fit(
@@ -165,12 +125,3 @@ def score(
         maps.append(found.anomaly_map.reshape(len(batch), *batch.shape[2:]).float().cpu())
         scores.append(found.pred_score.flatten().float().cpu())
     return torch.cat(maps), torch.cat(scores)
-
-
-def _measure(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
-    every = {"own": scores, **image_scores(maps)}
-    return {
-        **measure_test(images, maps, every, "own"),
-        "hidden_defects": hidden_defects(images, maps),
-        "hidden_alike": hidden_alike(images, maps),
-    }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from n2n import __version__
-from n2n.baseline_settings import METHODS, make_baseline_settings
+from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
-from n2n.settings import PRESETS, budget, make_settings
+from n2n.settings import PRESETS, Settings, budget, make_settings
 
 if TYPE_CHECKING:
     from n2n.records import Record
@@ -192,45 +192,32 @@ def run(
         from n2n.notebooks import gpu_slot
 
         context.with_resource(gpu_slot(runs_per_gpu))
-    if method != "n2n":
-        from n2n.baselines import run_baseline
-        from n2n.plan import Run
-
-        given = {
-            "image_size": image_size, "backbone": backbone, "epochs": epochs,
-            "batch_size": batch_size,
-        }  # fmt: skip
-        given |= dict(_parse_setting(text) for text in changes)
-        own = make_baseline_settings(method, **given)
-        foreign = {
-            "--noise": noise, "--no-attention": no_attention or None, "--width": width,
-            "--learning-rate": learning_rate, "--trace": trace or None,
-            "--preset": None if preset == "replication" else preset,
-            "--compile": compile_network,
-        }  # fmt: skip
-        if named := [option for option, value in foreign.items() if value is not None]:
-            raise N2NError(f"{named[0]} belongs to n2n; {method} does not know it.")
-        file = None if weights is None else str(weights)
-        run = Run(dataset, category, own, seed, precision=precision, weights=file)
-        _show(run_baseline(run, data, results=results, device=device, progress=not quiet))
-        return
-    if backbone or weights:
-        raise N2NError("--backbone and --weights belong to the baselines; n2n uses none.")
-    from n2n.experiment import run_experiment
     from n2n.plan import Run
+    from n2n.runs import make_record
 
-    options = {
-        "noise": noise,
-        "attention": False if no_attention else None,
-        "batch_size": batch_size,
-        "width": width,
-        "image_size": image_size,
-        "learning_rate": learning_rate,
-        **budget(epochs),
-    }
-    settings = make_settings(preset, **(options | dict(_parse_setting(text) for text in changes)))
-    record = run_experiment(
-        Run(dataset, category, settings, seed, trace, precision),
+    named: dict[str, Any] = {"image_size": image_size, "epochs": epochs, "batch_size": batch_size}
+    given = dict(_parse_setting(text) for text in changes)
+    ours = {
+        "--noise": noise, "--no-attention": no_attention or None, "--width": width,
+        "--learning-rate": learning_rate, "--trace": trace or None, "--compile": compile_network,
+        "--preset": None if preset == "replication" else preset,
+    }  # fmt: skip
+    settings: Settings | BaselineSettings
+    if method == "n2n":
+        if backbone or weights:
+            raise N2NError("--backbone and --weights belong to the baselines; n2n uses none.")
+        named |= {
+            "noise": noise, "attention": False if no_attention else None, "width": width,
+            "learning_rate": learning_rate, **budget(epochs),
+        }  # fmt: skip
+        settings = make_settings(preset, **(named | given))
+    else:
+        settings = make_baseline_settings(method, **(named | {"backbone": backbone} | given))
+        if foreign := [option for option, value in ours.items() if value is not None]:
+            raise N2NError(f"{foreign[0]} belongs to n2n; {method} does not know it.")
+    file = None if weights is None else str(weights)
+    record = make_record(
+        Run(dataset, category, settings, seed, trace, precision, file),
         data,
         results=results,
         device=device,

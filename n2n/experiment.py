@@ -1,4 +1,4 @@
-"""One cell of a table: data, training, detection, metrics, record."""
+"""Our method on one category: training, detection, metrics, and the files of its record."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from n2n import metrics
-from n2n.data import Category, load_category
+from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.device import choose_device, choose_precision, reset_peak_memory
 from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 from n2n.measurement import (
-    about_data,
-    about_run,
+    Measured,
     aurocs,
     development_metrics,
     development_set,
@@ -39,121 +37,83 @@ from n2n.records import (
     TRACE,
     WEIGHTS,
     Record,
-    finished,
-    no_record,
-    only_one,
     read_record,
-    refuse_other_images,
-    write_record,
 )
 from n2n.settings import DETECTION, Settings, settings_from_dict
 from n2n.training import Trained, build_network, split_validation, train
 from n2n.trivial import trivial_metrics
 
 
-def run_experiment(
+def measure(
     run: Run,
-    data: str | Path | None,
+    settings: Settings,
+    images: Category,
+    results: Path,
+    device: torch.device,
+    precision: torch.dtype,
     *,
-    results: Path = Path("results"),
-    device: str = "auto",
-    compile_network: bool | None = None,
-    progress: bool = True,
-) -> Record:
-    """Train and measure our method on one category, or return the record that is there already.
+    compile_network: bool | None,
+    progress: bool,
+) -> Measured:
+    """Train our method and measure it.
 
-    Scores are always float32, whatever the training's precision: in half precision a pair of images
-    that are nearly alike can change places. Where a training is there already it is not repeated,
-    and its trace is taken over if its maps are the same.
+    Where a training is there already it is not repeated, and its trace is taken over if its maps
+    are the same.
 
     Args:
-        run: what to run.
-        data: root of the data sets; the images are in ``data/dataset/category``. None only takes
-            the record that is there.
-        results: folder of the records; see `n2n.records`.
-        device: 'auto', 'cpu', 'cuda', ...
+        run: whose settings these are, with the precision that it has.
+        settings: of the run.
+        images: of its category.
+        results: folder of the checkpoint, and of the runs that may have trained the same network.
+        device: where to train and detect.
+        precision: of the training.
         compile_network: use ``torch.compile``; None does so on a GPU.
         progress: show progress bars on stderr.
-
-    Raises:
-        N2NError: where something outside the program is wrong; a run that was interrupted
-            continues from its checkpoint when it is started again.
-        TypeError: where the run is a baseline's.
     """
-    key, settings = run.key, _own_settings(run)
-    if record := finished(key, results, run.precision, progress):
-        return record
-    if data is None:
-        raise no_record(key, results)
-    where = choose_device(device)
-    dtype = choose_precision(run.precision, where)
-    run = dataclasses.replace(run, precision=str(dtype).removeprefix("torch."))
     if compile_network is None:
-        compile_network = where.type == "cuda"
-    with only_one(key, results):
-        if record := finished(key, results):  # by another process, just now
-            return record
-        began = time.monotonic()
-        own_peak = reset_peak_memory(where)
-        images = load_category(
-            Path(data), run.dataset, run.category, settings.image_size,
-            cache=results / "work" / "images", progress=progress,
-        )  # fmt: skip
-        refuse_other_images(key, results, images.fingerprint)
-        learned, held_out = split_validation(
-            len(images.train), settings.validation_fraction, run.seed
-        )
-        normal, development = images.train[learned], development_set(images, held_out)
-        prepared = time.monotonic() - began
-        trained, traced = _trained_already(run, images, results, where) or _train_and_trace(
-            run, images, normal, development, dtype, results, where,
-            compile_network=compile_network, progress=progress,
-        )  # fmt: skip
-        resumed = time.monotonic()
-        expected = _expected(trained.network, normal, settings, where)
-        content, detected = _measure(
-            run, images, normal, development, trained, expected, where, progress
-        )
-        measured = time.monotonic() - resumed
-        content["training"] = {
-            "epochs": len(trained.history),
-            "best_epoch": trained.best_epoch,
-            "stopped": trained.stopped,
-            "seconds": round(trained.seconds, 1),
-            "commits": trained.commits,
-            "by": trained.origin,  # None: by this run
-        }
-        content["provenance"] = about_run(
-            run,
-            where,
-            prepared + trained.seconds + measured,  # as if the training had not been interrupted
-            own_peak,
-        ) | {
+        compile_network = device.type == "cuda"
+    began = time.monotonic()
+    learned, held_out = split_validation(len(images.train), settings.validation_fraction, run.seed)
+    normal, development = images.train[learned], development_set(images, held_out)
+    prepared = time.monotonic() - began
+    trained, traced = _trained_already(run, settings, images, results, device) or _train_and_trace(
+        run, settings, images, normal, development, precision, results, device,
+        compile_network=compile_network, progress=progress,
+    )  # fmt: skip
+    resumed = time.monotonic()
+    expected = _expected(trained.network, normal, settings, device)
+    content, detected = _measure(
+        run.seed, settings, images, normal, development, trained, expected, device, progress
+    )
+    content["training"] = {
+        "epochs": len(trained.history),
+        "best_epoch": trained.best_epoch,
+        "stopped": trained.stopped,
+        "seconds": round(trained.seconds, 1),
+        "commits": trained.commits,
+        "by": trained.origin,  # None: by this run
+    }
+
+    def write_files(folder: Path) -> None:
+        _write_files(folder, images, detected, trained, expected, settings, content["threshold"])
+        if run.trace and traced:
+            _write_trace(folder / TRACE, traced)
+
+    return Measured(
+        content,
+        # As if the training had not been interrupted
+        seconds=prepared + trained.seconds + time.monotonic() - resumed,
+        write_files=write_files,
+        provenance={
             "scored_in": "float32",  # without this entry: in the precision of the training
-            "compiled": trained.origin["compiled"] if trained.origin else compile_network,
-        }
-
-        def write_files(folder: Path) -> None:
-            _write_files(folder, images, detected, trained, expected, content)
-            if run.trace and traced:
-                _write_trace(folder / TRACE, traced)
-
-        return write_record(key, results, content, write_files)
-
-
-def _own_settings(run: Run) -> Settings:
-    """The settings of a run of our method.
-
-    Raises:
-        TypeError: where it is a baseline's.
-    """
-    if not isinstance(run.settings, Settings):
-        raise TypeError(f"{run.key.method} is run by n2n.baselines.run_baseline")
-    return run.settings
+            "compiled": trained.origin.get("compiled") if trained.origin else compile_network,
+        },
+    )
 
 
 def _train_and_trace(
     run: Run,
+    settings: Settings,
     images: Category,
     normal: Tensor,
     development: Category,
@@ -165,7 +125,7 @@ def _train_and_trace(
     progress: bool,
 ) -> tuple[Trained, dict[int, dict[str, float]]]:
     """The trained network, and what it detected along its training, by epoch."""
-    key, settings = run.key, _own_settings(run)
+    key = run.key
     checkpoint = key.work(results) / CHECKPOINT
     # A trace without its checkpoint is of a training that was given up
     traced = _read_trace(key.work(results) / TRACE) if run.trace and checkpoint.exists() else {}
@@ -196,7 +156,8 @@ def _train_and_trace(
 
 
 def _measure(
-    run: Run,
+    seed: int,
+    settings: Settings,
     images: Category,
     normal: Tensor,
     development: Category,
@@ -206,7 +167,6 @@ def _measure(
     progress: bool,
 ) -> tuple[dict[str, Any], Detection]:
     """What the record says of the trained network, and its detections in the test images."""
-    settings = _own_settings(run)
     # On held-out normal images, so no test label is used: what they reach at most is where a
     # prediction begins, and synthetic defects on them judge what the paper leaves open.
     held_out_seen = detect(
@@ -218,7 +178,7 @@ def _measure(
         trained.network, images.test, settings, device, expected=expected, progress=progress
     )
     per_image = (time.monotonic() - detecting) / len(images.test)
-    untrained_network = build_network(settings, run.seed, device)
+    untrained_network = build_network(settings, seed, device)
     untrained = detect(
         untrained_network, images.test, settings, device, progress=False,
         expected=_expected(untrained_network, normal, settings, device),
@@ -241,9 +201,7 @@ def _measure(
             "pixel": float(held_out_seen.maps[good].max()),
         },
         "development": development_metrics(development, held_out_seen),
-        "settings": settings.as_dict(),
         "inference": {"seconds_per_image": round(per_image, 4)},
-        "data": about_data(images),
     }
     return content, detected
 
@@ -262,7 +220,7 @@ def _expected(
 
 
 def _trained_already(
-    run: Run, images: Category, results: Path, device: torch.device
+    run: Run, settings: Settings, images: Category, results: Path, device: torch.device
 ) -> tuple[Trained, dict[int, dict[str, float]]] | None:
     """The network and the trace of a finished run that differs only in how its network is used.
 
@@ -279,7 +237,7 @@ def _trained_already(
             if same_images and run_of(record).training == run.training:
                 trained = _load_trained(record, device)
         if trained is not None:
-            return trained, _trace_of(record, _own_settings(run))
+            return trained, _trace_of(record, settings)
     return None
 
 
@@ -373,7 +331,8 @@ def _write_files(
     detected: Detection,
     trained: Trained,
     expected: Expected | None,
-    content: dict[str, Any],
+    settings: Settings,
+    threshold: dict[str, float],
 ) -> None:
     history = pd.DataFrame(trained.history)
     history["epoch"] = history["epoch"].astype(int)
@@ -395,8 +354,8 @@ def _write_files(
     )
     torch.save(
         {
-            "settings": content["settings"],
-            "threshold": content["threshold"],
+            "settings": settings.as_dict(),
+            "threshold": threshold,
             "network": trained.network.state_dict(),
             "expected": None if expected is None else dataclasses.asdict(expected),
         },

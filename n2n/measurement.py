@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +25,24 @@ MARGINS = 16  # hidden around a defect: one such part of the side, as the loss's
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
+class Measured(NamedTuple):
+    """What a method was found to do on a category, for its record.
+
+    Attributes:
+        content: of the record, but for its settings, its data and its provenance.
+        seconds: that fitting and measuring took.
+        write_files: writes the other files of the record into a folder.
+        packages: whose versions matter beside PyTorch's.
+        provenance: what the method alone says of its making.
+    """
+
+    content: dict[str, Any]
+    seconds: float
+    write_files: Callable[[Path], None]
+    packages: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = MappingProxyType({})
+
+
 def about_data(images: Category) -> dict[str, Any]:
     """What a record says of its images: which, how many, and how large their masks are.
 
@@ -30,20 +51,21 @@ def about_data(images: Category) -> dict[str, Any]:
     the largest masks holds. Where that is much, a pixel-level AUROC is about these images. None
     where there are no masks.
     """
-    areas = images.masks[images.labels].flatten(1).float().mean(1).sort(descending=True).values
-    grown = (~_beside_defects(images))[images.labels].flatten(1).float().mean(1)
-    largest = areas[: round(len(areas) / 5)].sum() / areas.sum()
-    masks = {
-        "median": float(areas.quantile(0.5)),
-        "grown_median": float(grown.quantile(0.5)),
-        "largest_fifth": float(largest),
-    }
+    masks = dict.fromkeys(("median", "grown_median", "largest_fifth"))
+    if images.masks.any():
+        areas = images.masks[images.labels].flatten(1).float().mean(1).sort(descending=True).values
+        grown = (~_beside_defects(images))[images.labels].flatten(1).float().mean(1)
+        masks = {
+            "median": float(areas.quantile(0.5)),
+            "grown_median": float(grown.quantile(0.5)),
+            "largest_fifth": float(areas[: round(len(areas) / 5)].sum() / areas.sum()),
+        }
     return {
         "fingerprint": images.fingerprint,
         "train": len(images.train),
         "test_good": int((~images.labels).sum()),
         "test_anomalous": int(images.labels.sum()),
-        "masks": masks if images.masks.any() else dict.fromkeys(masks),
+        "masks": masks,
     }
 
 

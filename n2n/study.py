@@ -10,14 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
-from n2n.baselines import run_baseline
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
-from n2n.experiment import run_experiment
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
 from n2n.progress import say, work_of
-from n2n.records import RECORD, Record, find_records, is_running
+from n2n.records import RECORD, find_records, is_running
+from n2n.runs import make_record
 from n2n.settings import Settings, budget, make_settings
 from n2n.tables import matching_records, wanted_settings
 
@@ -172,7 +171,7 @@ def _make_each(
                 waiting.append((run, True))
                 continue
             try:
-                _make(run, data, results, device, progress)
+                make_record(run, data, results=results, device=device, progress=progress)
             except BusyError as error:
                 say(f"left to the other process: {error}")
             except Exception as error:  # of one run, whatever it is: the others go on
@@ -189,10 +188,3 @@ def _trained_elsewhere(run: Run, runs: list[Run], results: Path) -> bool:
         other.training == run.training and other != run and is_running(other.key, results)
         for other in runs
     )
-
-
-def _make(run: Run, data: Path, results: Path, device: str, progress: bool) -> Record:
-    """Make the record of one run, of our method or of a baseline."""
-    if isinstance(run.settings, BaselineSettings):
-        return run_baseline(run, data, results=results, device=device, progress=progress)
-    return run_experiment(run, data, results=results, device=device, progress=progress)

@@ -30,11 +30,12 @@ from n2n.baseline_settings import (
     make_baseline_settings,
     row_label,
 )
-from n2n.baselines import fit, run_baseline, score
+from n2n.baselines import fit, score
 from n2n.cli import main
 from n2n.errors import N2NError
 from n2n.plan import Run, read_study
 from n2n.records import find_records
+from n2n.runs import make_record
 from n2n.study import run_study
 
 needs_anomalib = pytest.mark.skipif(
@@ -494,7 +495,7 @@ def test_the_file_that_the_tables_name(parts: Path, tmp_path: Path) -> None:
 def test_a_run_writes_a_record(parts: Path, tmp_path: Path) -> None:
     settings = make_baseline_settings("padim", image_size=64)
     run = Run("parts", "disc", settings)
-    record = run_baseline(run, parts, results=tmp_path, device="cpu", progress=False)
+    record = make_record(run, parts, results=tmp_path, device="cpu", progress=False)
     assert record.key.method == "padim"
     assert record.content["data"]["train"] == 8
     assert 0 <= record.metric("image") <= 1

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from n2n.exercises import DEMO, beside_untrained, by_kind, copying
-from n2n.experiment import run_experiment
 from n2n.panels import input_panels
 from n2n.plan import Run
+from n2n.runs import make_record
 from n2n.settings import Settings, make_settings
 from tests.records import write
 
@@ -84,7 +84,7 @@ def test_without_a_run_there_is_nothing(tmp_path: Path) -> None:
 def test_what_the_network_is_given(tmp_path: Path, parts: Path, tiny: Settings) -> None:
     mpl.use("agg")
     run = Run("parts", "disc", tiny, precision="float32")
-    record = run_experiment(run, parts, results=tmp_path, device="cpu", progress=False)
+    record = make_record(run, parts, results=tmp_path, device="cpu", progress=False)
     drawn = input_panels({"fine": record}, parts, tmp_path, ["spot"])
     assert isinstance(drawn, Figure)
     original, given, *_ = (axes.images[0].get_array() for axes in drawn.axes)

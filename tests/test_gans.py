@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from n2n import gans
 from n2n.baseline_settings import BaselineSettings, make_baseline_settings
-from n2n.baselines import fit, run_baseline, score
+from n2n.baselines import fit, score
 from n2n.corruption import normalise
 from n2n.errors import N2NError
 from n2n.gans import GAN, AutoEncoder, Discriminator, Judgement, Losses
 from n2n.plan import Run
 from n2n.records import find_records
+from n2n.runs import make_record
 
 CPU = torch.device("cpu")
 NARROW = 8  # channels, for seconds; the papers' 64 in one test
@@ -261,7 +262,7 @@ def test_a_training_that_goes_astray_is_stopped(
 @methods
 def test_a_run_writes_a_record(method: str, parts: Path, tmp_path: Path, narrow: None) -> None:
     run = Run("parts", "disc", small(method))
-    record = run_baseline(run, parts, results=tmp_path, device="cpu", progress=False)
+    record = make_record(run, parts, results=tmp_path, device="cpu", progress=False)
     assert (record.key.method, record.key.variant) == (
         method,
         "own_image-size-64_epochs-1_batch-size-4",

@@ -118,12 +118,12 @@ def test_a_run_that_fails_stops_no_other(
 ) -> None:
     tried = []
 
-    def make(run: Run, *arguments: object) -> None:
+    def make(run: Run, *arguments: object, **options: object) -> None:
         tried.append(run.category)
         if run.category == "metal_plate":
             raise kind("The image 000.png is damaged.")
 
-    monkeypatch.setattr(study, "_make", make)
+    monkeypatch.setattr(study, "make_record", make)
     with pytest.raises(N2NError, match=r"metal_plate.*000\.png is damaged"):
         study.run_missing(1, mpdd, tmp_path)
     assert tried == ["metal_plate", "tubes"]

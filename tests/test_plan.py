@@ -180,12 +180,12 @@ def test_a_network_that_another_process_trains_is_waited_for(
 ) -> None:
     tried = []
 
-    def make(run: Run, *arguments: object) -> None:
+    def make(run: Run, *arguments: object, **options: object) -> None:
         tried.append(run.key.variant)
         if len(tried) == 2:
             other.close()
 
-    monkeypatch.setattr("n2n.study._make", make)
+    monkeypatch.setattr("n2n.study.make_record", make)
     block = "- {dataset: parts, categories: [disc], variants: [{}, {image_score: max}, {noise: 0}]}"
     plan = read_study(study(tmp_path, HEAD + block))
     results = tmp_path / "results"
@@ -205,7 +205,7 @@ def test_an_error_that_nobody_foresaw_stops_its_run_alone(
         tried.append(run.category)
         raise RuntimeError("CUDA error: an illegal address")
 
-    monkeypatch.setattr("n2n.study.run_experiment", broken)
+    monkeypatch.setattr("n2n.study.make_record", broken)
     plan = read_study(study(tmp_path, HEAD + "- {dataset: parts, categories: [disc, disc2]}\n"))
     (parts / "parts" / "disc2").symlink_to(parts / "parts" / "disc")
     failures = run_study(plan, parts, tmp_path / "results", device="cpu", progress=False)
