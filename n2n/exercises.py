@@ -19,12 +19,13 @@ from n2n.settings import IMAGE_SCORES, PRESETS, Settings, changes
 DEMO = PRESETS["demo"]
 
 
-def copying(results: Path, base: Settings = DEMO) -> pd.DataFrame:
+def copying(results: Path, base: Settings = DEMO, category: str | None = None) -> pd.DataFrame:
     """The runs that differ from ``base`` in λ alone: loss, detection, and what was copied.
 
     Columns: category, λ, the lowest validation loss, AUROC of images by the run's score and by the
     maximum, AUROC of pixels (percent), the error of the reconstruction in and beside the defects
-    (thousandths of the range from black to white), and the ratio of the two; means over the seeds.
+    (thousandths of the range from black to white), the ratio of the two, and how many seeds these
+    are means of. Of one category, where it is named.
     """
     rows = [
         {
@@ -36,41 +37,44 @@ def copying(results: Path, base: Settings = DEMO) -> pd.DataFrame:
             "pixels": 100 * record.metric("pixel"),
             **_errors(record),
         }
-        for name, record in _varied(results, base, {"noise"})
+        for name, record in _varied(results, base, category, "noise")
     ]
     if not rows:
         return pd.DataFrame()
-    means = pd.DataFrame(rows).groupby(["category", "λ"], sort=False).mean().reset_index()
-    ratio = means["in the defects"] / means["beside them"]
-    return means.round({"loss": 4}).round(1).assign(ratio=ratio.round(1))
+    groups = pd.DataFrame(rows).groupby(["category", "λ"], sort=False)
+    means = groups.mean()
+    ratio = (means["in the defects"] / means["beside them"]).round(1)
+    table = means.round(1).assign(loss=means["loss"].round(4), ratio=ratio, seeds=groups.size())
+    return table.reset_index()
 
 
-def by_kind(results: Path, varied: str = "image_size", base: Settings = DEMO) -> pd.DataFrame:
+def by_kind(
+    results: Path, varied: str = "", base: Settings = DEMO, category: str | None = None
+) -> pd.DataFrame:
     """AUROC of images (percent) for each kind of defect, by each image score.
 
-    Each kind is set against all good images. The runs are those that differ from ``base`` in the
-    setting ``varied`` alone; its value has a column where it is not the same for all.
+    Each kind is set against all good images. The runs are those with the settings of ``base``, and
+    those that differ from it in the setting ``varied`` alone, whose value is a column then.
     """
     rows: list[dict[str, Any]] = []
-    setting = varied.replace("_", " ")
-    for name, record in _varied(results, base, {varied}):
+    for name, record in _varied(results, base, category, varied):
         scores = record.scores()
         good = scores[scores["anomalous"] == 0]
-        own = {"category": name, setting: getattr(record.settings, varied)}
+        own = {"category": name}
+        if varied:
+            own[varied.replace("_", " ")] = getattr(record.settings, varied)
         for kind, bad in scores[scores["anomalous"] == 1].groupby("defect"):
             both = pd.concat([good, bad])
             labels = both["anomalous"].to_numpy(dtype=bool)
             found = {s: 100 * auroc(both[s].to_numpy(np.float64), labels) for s in IMAGE_SCORES}
             rows.append(own | {"defect": kind, "images": len(bad)} | found)
-    table = pd.DataFrame(rows).round(1)
-    alike = rows and table[setting].nunique() == 1
-    return table.drop(columns=setting) if alike else table
+    return pd.DataFrame(rows).round(1)
 
 
 def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
     """Pixel-level metrics (percent) of the trained network, the untrained, and the mean image."""
     rows = []
-    for name, record in _varied(results, base, set()):
+    for name, record in _varied(results, base):
         maps = {
             "trained": record.content["metrics"],
             "untrained": record.content["untrained"],
@@ -90,12 +94,20 @@ def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
     return pd.DataFrame(rows).round(1)
 
 
-def _varied(results: Path, base: Settings, varied: set[str]) -> list[tuple[str, Record]]:
-    """The runs that differ from ``base`` in these settings alone, by them, with a reader's name."""
+def _varied(
+    results: Path, base: Settings, category: str | None = None, varied: str = ""
+) -> list[tuple[str, Record]]:
+    """The runs that differ from ``base`` in this setting alone, by it, with a reader's name."""
     records = own_records(results)
     names = category_names(records)
-    found = [r for r in records if changes(r.settings, base).keys() <= varied]
-    found.sort(key=lambda r: (r.key.part, *(getattr(r.settings, name) for name in varied)))
+    found = [
+        record
+        for record in records
+        if changes(record.settings, base).keys() <= {varied}
+        and category in (None, record.key.category)
+    ]
+    if varied:
+        found.sort(key=lambda record: (record.key.part, getattr(record.settings, varied)))
     return [(names[record.key.part], record) for record in found]
 
 

@@ -20,7 +20,8 @@ from n2n.errors import N2NError
 from n2n.files import write_text
 
 STUDY_PAGES = (  # read records only
-    "verdicts", "methods", "improved", "sensitivity", "course", "mechanism", "confounds"
+    "verdicts", "methods", "improved", "sensitivity", "course", "mechanism", "confounds",
+    "exercises",
 )  # fmt: skip
 NOTEBOOKS = Path("notebooks")
 
