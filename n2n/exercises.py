@@ -43,8 +43,7 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
         return pd.DataFrame()
     groups = pd.DataFrame(rows).groupby(["category", "λ"], sort=False)
     means = groups.mean()
-    ratio = (means["in the defects"] / means["beside them"]).round(1)
-    table = means.round(1).assign(loss=means["loss"].round(4), ratio=ratio, seeds=groups.size())
+    table = means.round(1).assign(loss=means["loss"].round(4), seeds=groups.size())
     return table.reset_index()
 
 
@@ -67,7 +66,8 @@ def by_kind(
             both = pd.concat([good, bad])
             labels = both["anomalous"].to_numpy(dtype=bool)
             found = {s: 100 * auroc(both[s].to_numpy(np.float64), labels) for s in IMAGE_SCORES}
-            rows.append(own | {"defect": kind, "images": len(bad)} | found)
+            named = {"defect": str(kind).replace("_", " "), "images": len(bad)}
+            rows.append(own | named | found)
     return pd.DataFrame(rows).round(1)
 
 
@@ -116,4 +116,5 @@ def _errors(record: Record) -> dict[str, float]:
     return {
         "in the defects": 1000 * error["defects"],
         "beside them": 1000 * error["beside"],
+        "ratio": error["defects"] / error["beside"],
     }
