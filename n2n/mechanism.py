@@ -135,7 +135,7 @@ def quality_figure(results: Path) -> Figure:
 
 def _group(changed: dict[str, object]) -> str:
     """What kind of change a training of the small study is."""
-    if changed.keys() & {"noise", "noise_mean", "noise_std", "noise_grain"}:
+    if changed.keys() & {"noise", "noise_mean", "noise_std", "noise_grain", "fresh_noise"}:
         return "other noise"
     if changed.keys() & {"attention", "network", "global_residual"}:
         return "another network"

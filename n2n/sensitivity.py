@@ -41,6 +41,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
+    "fresh_noise": {False: "each image keeps its noise"},
     "noise_at_test": {False: "no noise on test images"},
     "anomaly_map": {"l1": "map: absolute error alone"},
     "network": {"unet": "plain U-Net"},

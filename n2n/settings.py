@@ -64,6 +64,7 @@ class Settings:
     noise_mean: float = 0.5
     noise_std: float = 0.5
     noise_grain: int = 1  # pixels between values that are drawn; above 1 not the paper's
+    fresh_noise: bool = True  # drawn anew in each epoch; False: each training image keeps its own
 
     # Network (Section 3.2); its width, like its depth, is not given
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison

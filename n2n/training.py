@@ -221,7 +221,7 @@ def train_step(
     network: Reconstruct,
     optimiser: torch.optim.Optimizer,
     images: Tensor,
-    noise: torch.Generator,
+    noise: torch.Generator | list[torch.Generator],
     settings: Settings,
     precision: torch.dtype,
 ) -> Tensor:
@@ -233,7 +233,7 @@ def train_step(
         network: in training mode, compiled or not.
         optimiser: of its weights.
         images: uint8, (N, 3, S, S), on the network's device.
-        noise: on the same device; goes on with every step.
+        noise: on the same device, for the batch or one for each image; goes on with every step.
         settings: see `Settings`.
         precision: of the convolutions.
 
@@ -241,7 +241,11 @@ def train_step(
         The loss before the step, a scalar still on the device, without its graph.
     """
     x0 = normalise(images)
-    x = corrupt(x0, draw_noise(tuple(x0.shape), settings, noise), settings.noise)
+    if isinstance(noise, list):
+        epsilon = torch.stack([draw_noise(tuple(x0.shape[1:]), settings, one) for one in noise])
+    else:
+        epsilon = draw_noise(tuple(x0.shape), settings, noise)
+    x = corrupt(x0, epsilon, settings.noise)
     with precision_context(images.device, precision):
         reconstruction = network(x.contiguous(memory_format=torch.channels_last))
     loss = total_loss(reconstruction, x0, settings)
@@ -269,12 +273,14 @@ def _train_epoch(
     noise = torch.Generator(device).manual_seed(_mix(seed, epoch) + 1)
     total = torch.zeros((), device=device)
     losses: list[Tensor] = []
-    batches = torch.split(indices[order].to(device), settings.batch_size)
-    for batch, flip in zip(batches, torch.split(flips, settings.batch_size), strict=True):
+    shown = indices[order]
+    parts = (torch.split(each, settings.batch_size) for each in (shown, shown.to(device), flips))
+    for numbers, batch, flip in zip(*parts, strict=True):
         seen = images[batch]
         if settings.augmentation == "flips":
             seen = _flipped(seen, flip)
-        loss = train_step(network, optimiser, seen, noise, settings, precision)
+        drawn = noise if settings.fresh_noise else _noise_of_each(numbers, seed, device)
+        loss = train_step(network, optimiser, seen, drawn, settings, precision)
         total += loss * len(batch)
         losses.append(loss)
     mean = float(total) / len(indices)
@@ -284,6 +290,11 @@ def _train_epoch(
         where = f"not a number in step {step} of {len(finite)} of "
         raise _diverged(where, epoch, settings, precision)
     return mean
+
+
+def _noise_of_each(numbers: Tensor, seed: int, device: torch.device) -> list[torch.Generator]:
+    """For each training image, by its number, the noise that it has in every epoch."""
+    return [torch.Generator(device).manual_seed(_mix(seed, int(n)) + 1) for n in numbers]
 
 
 def _flipped(images: Tensor, flip: Tensor) -> Tensor:

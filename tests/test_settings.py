@@ -25,6 +25,7 @@ OTHERS = {
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
     "noise_grain": [4, 8],
+    "fresh_noise": [False],
     "network": ["unet"],
     "width": [8, 64],
     "attention": [False],

@@ -377,6 +377,33 @@ def test_the_average_of_the_weights_is_the_running_mean_over_the_steps(
     assert [row[1] for row in losses(trained)] != [row[1] for row in losses(plain)]
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_noise_is_fresh_or_the_image_s_own(
+    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    """What each image is blended with, from what the network is given (Eq. 1, solved for it)."""
+    given: dict[int, list[torch.Tensor]] = {}
+
+    def watched(x0: torch.Tensor, epsilon: torch.Tensor, noise: float) -> torch.Tensor:
+        x = corrupt(x0, epsilon, noise)
+        if epsilon.shape == x0.shape and torch.is_grad_enabled():  # not the validation's
+            for image, noisy in zip(x0, x, strict=True):
+                number = int((normalise(images) - image).abs().flatten(1).amax(1).argmin())
+                given.setdefault(number, []).append((noisy - (1 - noise) * image) / noise)
+        return x
+
+    monkeypatch.setattr(training, "corrupt", watched)
+    run(images, replace(tiny, fresh_noise=fresh, epochs=3, t_max=3))
+    assert len(given) == 8
+    for first, *later in given.values():
+        assert len(later) == 2
+        for noise in later:
+            assert bool(torch.allclose(noise, first, atol=1e-5)) is not fresh
+    one, other, *_ = given.values()
+    assert not torch.allclose(one[0], other[0], atol=0.1)
+    assert float(one[0].mean()) == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.parametrize("augmentation", ["none", "flips"])
 def test_flips_show_every_image_once_in_each_epoch_turned_by_chance(
     images: torch.Tensor,
