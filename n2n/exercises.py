@@ -5,18 +5,20 @@ A learner calls the same functions with a results folder of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from n2n.metrics import auroc
+from n2n.metrics import NAMES, auroc
 from n2n.records import Record
 from n2n.selection import category_names, own_records
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings, changes
 
 DEMO = PRESETS["demo"]
+SHOWN = ("auroc", "ap", "aupro")  # of the pixels, by `beside_untrained`
 
 
 def copying(results: Path, base: Settings = DEMO, category: str | None = None) -> pd.DataFrame:
@@ -53,7 +55,8 @@ def by_kind(
     """AUROC of images (percent) for each kind of defect, by each image score.
 
     Each kind is set against all good images. The runs are those with the settings of ``base``, and
-    those that differ from it in the setting ``varied`` alone, whose value is a column then.
+    those that differ from it in the setting ``varied`` alone, whose value is a column then; means
+    over the seeds.
     """
     rows: list[dict[str, Any]] = []
     for name, record in _varied(results, base, category, varied):
@@ -68,11 +71,14 @@ def by_kind(
             found = {s: 100 * auroc(both[s].to_numpy(np.float64), labels) for s in IMAGE_SCORES}
             named = {"defect": str(kind).replace("_", " "), "images": len(bad)}
             rows.append(own | named | found)
-    return pd.DataFrame(rows).round(1)
+    return _mean_of_seeds(rows, IMAGE_SCORES)
 
 
 def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
-    """Pixel-level metrics (percent) of the trained network, the untrained, and the mean image."""
+    """Pixel-level metrics (percent) of the trained network, the untrained, and the mean image.
+
+    Means over the seeds.
+    """
     rows = []
     for name, record in _varied(results, base):
         maps = {
@@ -81,17 +87,17 @@ def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
             "distance to the mean image": record.content["trivial"]["mean_image"],
         }
         for which, found in maps.items():
-            pixel = found["pixel"]
-            rows.append(
-                {
-                    "category": name,
-                    "map": which,
-                    "AUROC": 100 * pixel["auroc"],
-                    "average precision": 100 * pixel["ap"],
-                    "AUPRO": 100 * pixel["aupro"],
-                }
-            )
-    return pd.DataFrame(rows).round(1)
+            shown = {NAMES[metric]: 100 * found["pixel"][metric] for metric in SHOWN}
+            rows.append({"category": name, "map": which} | shown)
+    return _mean_of_seeds(rows, [NAMES[metric] for metric in SHOWN])
+
+
+def _mean_of_seeds(rows: list[dict[str, Any]], values: Sequence[str]) -> pd.DataFrame:
+    """One row for those that differ in nothing but these columns, whose mean it has."""
+    if not rows:
+        return pd.DataFrame()
+    by = [name for name in rows[0] if name not in values]
+    return pd.DataFrame(rows).groupby(by, sort=False).mean().round(1).reset_index()
 
 
 def _varied(

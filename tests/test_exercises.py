@@ -36,6 +36,12 @@ def test_each_kind_is_set_against_all_good_images(tmp_path: Path) -> None:
         ["plate", "dent", 2, 50.0, 0.0, 62.5],
         ["plate", "rust", 1, 100.0, 100.0, 0.0],
     ]
+    second = SCORES.replace("d,dent,1,0,0,5", "d,dent,1,3,0,5")
+    write(
+        tmp_path, DEMO, dataset="demo", category="plate", seed=1,
+        files=lambda folder: (folder / "scores.csv").write_text(second),
+    )  # fmt: skip
+    assert by_kind(tmp_path)["max"].tolist() == [75.0, 100.0]  # the mean of the seeds
     small = make_settings("demo", image_size=64)
     write(tmp_path, small, dataset="demo", category="plate", files=write_scores)
     assert by_kind(tmp_path, "image_size")["image size"].tolist() == [64, 64, 128, 128]
