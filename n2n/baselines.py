@@ -78,7 +78,7 @@ def measure(
         table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")
 
     packages = ANOMALIB if METHODS[settings.method].by == "anomalib" else ()
-    return Measured(content, time.monotonic() - start, write_files, packages)
+    return Measured(content, time.monotonic() - start, write_files, {}, packages)
 
 
 def fit(

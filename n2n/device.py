@@ -91,6 +91,13 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an allocation has failed, on the GPU or the CPU."""
+    if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+        return "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 @contextlib.contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
     """Turn a failed allocation, on the GPU or the CPU, into one sentence with ``advice``.
@@ -100,12 +107,11 @@ def memory_errors(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise N2NError(f"The GPU's memory is too small for this run; {advice}.") from error
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+        if not out_of_memory(error):
             raise
-        raise N2NError(f"This machine's memory is too small for this run; {advice}.") from error
+        whose = "The GPU" if isinstance(error, torch.OutOfMemoryError) else "This machine"
+        raise N2NError(f"{whose}'s memory is too small for this run; {advice}.") from error
 
 
 @contextlib.contextmanager

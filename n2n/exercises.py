@@ -14,8 +14,8 @@ import pandas as pd
 
 from n2n.metrics import NAMES, auroc
 from n2n.records import Record
-from n2n.selection import category_names, own_records
-from n2n.settings import IMAGE_SCORES, PRESETS, Settings, changes
+from n2n.selection import varied_runs
+from n2n.settings import IMAGE_SCORES, PRESETS, Settings
 
 DEMO = PRESETS["demo"]
 SHOWN = ("auroc", "ap", "aupro")  # of the pixels, by `beside_untrained`
@@ -39,7 +39,7 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
             "pixels": 100 * record.metric("pixel"),
             **_errors(record),
         }
-        for name, record in _varied(results, base, category, "noise")
+        for name, record in varied_runs(results, base, "noise", category)
     ]
     if not rows:
         return pd.DataFrame()
@@ -59,7 +59,7 @@ def by_kind(
     over the seeds.
     """
     rows: list[dict[str, Any]] = []
-    for name, record in _varied(results, base, category, varied):
+    for name, record in varied_runs(results, base, varied, category):
         scores = record.scores()
         good = scores[scores["anomalous"] == 0]
         own = {"category": name}
@@ -80,7 +80,7 @@ def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
     Means over the seeds.
     """
     rows = []
-    for name, record in _varied(results, base):
+    for name, record in varied_runs(results, base):
         maps = {
             "trained": record.content["metrics"],
             "untrained": record.content["untrained"],
@@ -98,23 +98,6 @@ def _mean_of_seeds(rows: list[dict[str, Any]], values: Sequence[str]) -> pd.Data
         return pd.DataFrame()
     by = [name for name in rows[0] if name not in values]
     return pd.DataFrame(rows).groupby(by, sort=False).mean().round(1).reset_index()
-
-
-def _varied(
-    results: Path, base: Settings, category: str | None = None, varied: str = ""
-) -> list[tuple[str, Record]]:
-    """The runs that differ from ``base`` in this setting alone, by it, with a reader's name."""
-    records = own_records(results)
-    names = category_names(records)
-    found = [
-        record
-        for record in records
-        if changes(record.settings, base).keys() <= {varied}
-        and category in (None, record.key.category)
-    ]
-    if varied:
-        found.sort(key=lambda record: (record.key.part, getattr(record.settings, varied)))
-    return [(names[record.key.part], record) for record in found]
 
 
 def _errors(record: Record) -> dict[str, float]:

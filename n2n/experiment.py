@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.errors import N2NError, reason
+from n2n.device import memory_errors, out_of_memory
+from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
     Measured,
@@ -40,7 +41,7 @@ from n2n.records import (
     read_record,
 )
 from n2n.settings import DETECTION, Settings, settings_from_dict
-from n2n.training import Trained, build_network, split_validation, train
+from n2n.training import Trained, build_network, read_saved, split_validation, train
 from n2n.trivial import trivial_metrics
 
 
@@ -268,32 +269,34 @@ def _trace_of(record: Record, settings: Settings) -> dict[int, dict[str, float]]
     return _read_trace(record.folder / TRACE) if same else {}
 
 
+@memory_errors("close other programs or choose another --device")
 def load_network(
     path: Path, device: torch.device
 ) -> tuple[nn.Module, Settings, dict[str, float], Expected | None]:
     """The network, settings, thresholds and expected error of a run's folder or ``weights.pt``.
 
     Raises:
-        N2NError: where the file is missing or not such a file.
+        N2NError: where the file is missing, must not be read or is not such a file, or the memory
+            is too small.
     """
     file = path / WEIGHTS if path.is_dir() else path
+    foreign = N2NError(
+        f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
+    )
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)  # where maps are calibrated
+        saved = read_saved(file, foreign)  # on the CPU, where maps are calibrated
+    except FileNotFoundError as error:
+        raise _no_weights(file) from error
+    try:
         settings = settings_from_dict(saved["settings"])
         network = build_network(settings, 0, device)
         network.load_state_dict(saved["network"])
         threshold = {name: float(value) for name, value in saved["threshold"].items()}
         expected = Expected(**saved["expected"]) if saved.get("expected") else None
-    except FileNotFoundError as error:
-        raise _no_weights(file) from error
-    except PermissionError as error:
-        raise N2NError(f"{file} cannot be read ({reason(error)}); give the right to.") from error
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a foreign file can fail in many ways
-        raise N2NError(
-            f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
-        ) from error
+    except Exception as error:  # so can what is in it
+        if out_of_memory(error):
+            raise
+        raise foreign from error
     network.eval()
     return network, settings, threshold, expected
 

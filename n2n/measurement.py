@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,15 +31,15 @@ class Measured(NamedTuple):
         content: of the record, but for its settings, its data and its provenance.
         seconds: that fitting and measuring took.
         write_files: writes the other files of the record into a folder.
-        packages: whose versions matter beside PyTorch's.
         provenance: what the method alone says of its making.
+        packages: whose versions matter beside PyTorch's.
     """
 
     content: dict[str, Any]
     seconds: float
     write_files: Callable[[Path], None]
+    provenance: dict[str, Any]
     packages: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = MappingProxyType({})
 
 
 def about_data(images: Category) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
-from n2n.selection import category_names, own_records
+from n2n.selection import category_names, own_records, varied_runs
 from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
@@ -33,18 +33,16 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise")
     defect, the image-level AUROC of that value, and AUPRO, in percent. Means over the seeds of all
     runs that differ from ``base`` in that setting alone.
     """
-    records, rows = own_records(results), []
-    names = category_names(records)
-    for record in records:
-        settings = record.settings
+    rows = []
+    for name, record in varied_runs(results, base, varied):
         content = record.content
-        if "reconstruction" not in content or not changes(settings, base).keys() <= {varied}:
+        if "reconstruction" not in content:  # an older record
             continue
         error = content["reconstruction"]["absolute"]
         rows.append(
             {
-                "category": names[record.key.part],
-                VARIED[varied]: getattr(settings, varied),
+                "category": name,
+                VARIED[varied]: getattr(record.settings, varied),
                 "seeds": record.key.seed,
                 "in the defects": 1000 * error["defects"],
                 "beside them": 1000 * error["beside"],

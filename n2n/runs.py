@@ -81,6 +81,6 @@ def make_record(
         content = found.content | {
             "settings": dataclasses.asdict(run.settings),
             "data": about_data(images),
-            "provenance": about | dict(found.provenance),
+            "provenance": about | found.provenance,
         }
         return write_record(key, results, content, found.write_files)

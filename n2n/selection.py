@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n.baseline_settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label
 from n2n.records import Part, Record, check_same_images, find_records
-from n2n.settings import PRESETS, Settings, fills
+from n2n.settings import PRESETS, Settings, changes, fills
 
 
 def own_records(results: Path) -> list[Record]:
@@ -40,6 +40,23 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
     runs = list(found[max(found)].values()) if found else []
     check_same_images(runs)
     return runs
+
+
+def varied_runs(
+    results: Path, base: Settings, varied: str = "", category: str | None = None
+) -> list[tuple[str, Record]]:
+    """Our runs that differ from ``base`` in this setting alone, by it, with their part's name."""
+    records = own_records(results)
+    names = category_names(records)
+    found = [
+        record
+        for record in records
+        if changes(record.settings, base).keys() <= {varied}
+        and category in (None, record.key.category)
+    ]
+    if varied:
+        found.sort(key=lambda record: (record.key.part, getattr(record.settings, varied)))
+    return [(names[record.key.part], record) for record in found]
 
 
 def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Record]]]:

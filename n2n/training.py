@@ -18,7 +18,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
-from n2n.device import compile_errors, keep_freed_memory, memory_errors, precision_context
+from n2n.device import (
+    compile_errors,
+    keep_freed_memory,
+    memory_errors,
+    out_of_memory,
+    precision_context,
+)
 from n2n.errors import N2NError, reason
 from n2n.files import write_whole
 from n2n.loss import total_loss
@@ -341,6 +347,25 @@ def _mix(seed: int, epoch: int) -> int:
     return 2 * (seed * 1_000_000 + epoch)
 
 
+def read_saved(path: Path, foreign: N2NError) -> Any:
+    """What `torch.save` wrote into a file, on the CPU.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        N2NError: where it must not be read; ``foreign`` where it is no such file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise N2NError(f"{path} cannot be read ({reason(error)}); give the right to.") from error
+    except Exception as error:  # a foreign file can fail in many ways
+        if out_of_memory(error):
+            raise
+        raise foreign from error
+
+
 class _State:
     """What an interrupted run needs to go on as if nothing had happened."""
 
@@ -410,18 +435,8 @@ class _State:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except PermissionError as error:
-            raise N2NError(
-                f"The checkpoint {path} cannot be read ({reason(error)}); give the right to."
-            ) from error
-        except MemoryError:
-            raise
-        except Exception as error:  # a foreign file can fail in many ways
-            raise N2NError(
-                f"The checkpoint {path} cannot be read; delete it to train from the start."
-            ) from error
+        damaged = f"The checkpoint {path} cannot be read; delete it to train from the start."
+        state = read_saved(path, N2NError(damaged))
         other_version = N2NError(
             f"The checkpoint {path} is of another version of this program; delete it to train "
             "from the start."

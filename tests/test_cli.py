@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from n2n import experiment
 from n2n.cli import main
+from n2n.errors import N2NError
 from n2n.experiment import load_network
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
@@ -309,6 +310,18 @@ def test_detect_says_how_to_come_by_missing_weights(
     assert n2n("run", *where, *other).exit_code == 0
     (thumbnail,) = tmp_path.glob("runs/parts/disc/thumbnail/*/seed0")
     assert "thumbnail keeps none; name a run of n2n" in said(thumbnail)
+
+
+@pytest.mark.parametrize("moment", ["torch.load", "n2n.experiment.build_network"])
+def test_weights_are_not_foreign_where_the_memory_is_too_small(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def greedy(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(moment, greedy)
+    with pytest.raises(N2NError, match="memory is too small for this run; close other programs"):
+        load_network(finished, torch.device("cpu"))
 
 
 def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ def test_a_damaged_checkpoint_is_named(
     [
         (PermissionError(13, "Permission denied"), r"\(Permission denied\); give the right to"),
         (MemoryError(), "memory is too small"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory is too small"),
     ],
 )
 def test_nobody_is_told_to_delete_a_checkpoint_that_is_whole(
