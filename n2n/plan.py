@@ -20,6 +20,7 @@ Within a block every variant of the first seed comes before the second seed.
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Run:
             method, named = self.settings.method, self.settings.variant
         return RunKey(self.dataset, self.category, method, named, self.seed)
 
-    @property
+    @functools.cached_property  # a study asks each run for it many times
     def training(self) -> tuple[Part, int, str, Settings | BaselineSettings]:
         """What decides its network: runs that agree in it share one."""
         own = self.settings
