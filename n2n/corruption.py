@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -37,16 +39,25 @@ def draw_noise(shape: tuple[int, ...], settings: Settings, generator: torch.Gene
     paragraph. It is drawn on the generator's device.
 
     With a ``noise_grain`` above 1, values are drawn so many pixels apart and blended in between,
-    as Kascenas et al. (2022) do; each pixel keeps the mean and the deviation.
+    as Kascenas et al. (2022) do. Of several ``noise_octaves`` each has half the grain of the one
+    before, and all count the same (Wyatt et al. 2022 let the finer ones count less). Each pixel
+    keeps the mean and the deviation.
     """
-    device, grain = generator.device, settings.noise_grain
+    epsilon = _standard_noise(shape, settings.noise_grain, generator)
+    for octave in range(1, settings.noise_octaves):
+        epsilon += _standard_noise(shape, settings.noise_grain // 2**octave, generator)
+    deviation = settings.noise_std / math.sqrt(settings.noise_octaves)
+    return epsilon.mul_(deviation).add_(settings.noise_mean)
+
+
+def _standard_noise(shape: tuple[int, ...], grain: int, generator: torch.Generator) -> Tensor:
+    """Values from N(0, 1), independent of each other from one ``grain`` of pixels to the next."""
+    device = generator.device
     if grain == 1:
-        epsilon = torch.randn(shape, generator=generator, device=device)
-    else:
-        down, along = (_blend(size, grain, device) for size in shape[-2:])
-        drawn = (*shape[:-2], down.shape[1], along.shape[1])
-        epsilon = down @ torch.randn(drawn, generator=generator, device=device) @ along.T
-    return epsilon.mul_(settings.noise_std).add_(settings.noise_mean)
+        return torch.randn(shape, generator=generator, device=device)
+    down, along = (_blend(size, grain, device) for size in shape[-2:])
+    drawn = (*shape[:-2], down.shape[1], along.shape[1])
+    return down @ torch.randn(drawn, generator=generator, device=device) @ along.T
 
 
 def _blend(size: int, grain: int, device: torch.device) -> Tensor:

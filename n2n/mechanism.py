@@ -133,7 +133,7 @@ def quality_figure(results: Path) -> Figure:
 
 def _group(changed: dict[str, object]) -> str:
     """What kind of change a training of the small study is."""
-    if changed.keys() & {"noise", "noise_mean", "noise_std", "noise_grain", "fresh_noise"}:
+    if any("noise" in name for name in changed):
         return "other noise"
     if changed.keys() & {"attention", "network", "global_residual"}:
         return "another network"

@@ -64,6 +64,7 @@ class Settings:
     noise_mean: float = 0.5
     noise_std: float = 0.5
     noise_grain: int = 1  # pixels between values that are drawn; above 1 not the paper's
+    noise_octaves: int = 1  # noises that are added up, each of half the grain of the one before
     fresh_noise: bool = True  # drawn anew in each epoch; False: each training image keeps its own
 
     # Network (Section 3.2); its width, like its depth, is not given
@@ -120,6 +121,10 @@ class Settings:
             "noise_grain": (
                 1 <= self.noise_grain <= self.image_size / 8,
                 "from 1 to an eighth of the image size",
+            ),
+            "noise_octaves": (
+                1 <= self.noise_octaves <= max(1, self.noise_grain).bit_length(),
+                "at least 1, and not so many that the last one's grain is below a pixel",
             ),
             "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
             "network": (

@@ -181,10 +181,23 @@ def test_coarse_noise_by_hand():
     torch.testing.assert_close(found, 0.5 + 2 * expected)
 
 
-def test_coarse_noise_has_the_deviation_of_fine_noise_at_every_pixel():
-    settings = make_settings(image_size=64, noise_grain=8)
+@pytest.mark.parametrize("octaves", [1, 4])
+def test_coarse_noise_has_the_deviation_of_fine_noise_at_every_pixel(octaves: int) -> None:
+    settings = make_settings(image_size=64, noise_grain=8, noise_octaves=octaves)
     epsilon = draw_noise((4000, 1, 24, 40), settings, generator(7)).double()
     assert epsilon.mean(0).sub(0.5).abs().max() < 5 * 0.5 / 4000**0.5
     assert epsilon.std(0).sub(0.5).abs().max() < 5 * 0.5 / 8000**0.5  # five standard errors
     beside = torch.corrcoef(epsilon[:, 0, 3, 3:5].T)[0, 1]
-    assert beside > 0.9
+    assert beside > {1: 0.9, 4: 0.5}[octaves]
+
+
+def test_octaves_are_independent_noises_of_half_the_grain_each():
+    """Spelled out: grains of four, two and one pixels, added, at the deviation of one of them."""
+    drawn = generator(8)
+    single = [
+        draw_noise((2, 3, 24, 40), make_settings(noise_grain=grain, noise_mean=0.0), drawn)
+        for grain in (4, 2, 1)
+    ]
+    settings = make_settings(noise_grain=4, noise_octaves=3)
+    found = draw_noise((2, 3, 24, 40), settings, generator(8))
+    torch.testing.assert_close(found, 0.5 + (single[0] + single[1] + single[2]) / 3**0.5)

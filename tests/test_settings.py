@@ -25,6 +25,7 @@ OTHERS = {
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
     "noise_grain": [4, 8],
+    "noise_octaves": [2, 3],  # of a coarse grain; see `every_variant`
     "fresh_noise": [False],
     "network": ["unet"],
     "width": [8, 64],
@@ -60,7 +61,11 @@ OTHERS = {
 
 def every_variant() -> list[Settings]:
     changes = [
-        {**({"loss_range": value} if value else {}), **change}
+        {
+            **({"loss_range": value} if value else {}),
+            **({"noise_grain": 16} if "noise_octaves" in change else {}),
+            **change,
+        }
         for value in (None, "unit", "normalised")
         for change in [{}, *({name: v} for name, vs in OTHERS.items() for v in vs)]
     ]
@@ -236,6 +241,8 @@ def test_unknown_setting_is_named(name):
         ("noise_std", -0.5),
         ("noise_grain", 0),
         ("noise_grain", 33),
+        ("noise_octaves", 0),
+        ("noise_octaves", 2),
         ("width", 0),
         ("width", 18),
         ("alpha", -0.1),
