@@ -39,7 +39,7 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
             "pixels": 100 * record.metric("pixel"),
             **_errors(record),
         }
-        for name, record in varied_runs(results, base, "noise", category)
+        for name, record in varied_runs(results, base, "noise", category=category)
     ]
     if not rows:
         return pd.DataFrame()
@@ -50,21 +50,19 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
 
 
 def by_kind(
-    results: Path, varied: str = "", base: Settings = DEMO, category: str | None = None
+    results: Path, *varied: str, base: Settings = DEMO, category: str | None = None
 ) -> pd.DataFrame:
     """AUROC of images (percent) for each kind of defect, by each image score.
 
     Each kind is set against all good images. The runs are those with the settings of ``base``, and
-    those that differ from it in the setting ``varied`` alone, whose value is a column then; means
-    over the seeds.
+    those that differ from it in the settings ``varied`` alone, each a column; means over the seeds.
     """
     rows: list[dict[str, Any]] = []
-    for name, record in varied_runs(results, base, varied, category):
+    for name, record in varied_runs(results, base, *varied, category=category):
         scores = record.scores()
         good = scores[scores["anomalous"] == 0]
         own = {"category": name}
-        if varied:
-            own[varied.replace("_", " ")] = getattr(record.settings, varied)
+        own |= {setting.replace("_", " "): getattr(record.settings, setting) for setting in varied}
         for kind, bad in scores[scores["anomalous"] == 1].groupby("defect"):
             both = pd.concat([good, bad])
             labels = both["anomalous"].to_numpy(dtype=bool)

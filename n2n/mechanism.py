@@ -16,7 +16,12 @@ from n2n.selection import category_names, own_records, varied_runs
 from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 
-VARIED = {"noise": "λ", "noise_grain": "grain of the noise"}  # by `mechanism_table`
+# By `mechanism_table`, and how each is called there
+VARIED: dict[str, tuple[str, ...]] = {
+    "λ": ("noise",),
+    "grain of the noise": ("noise_grain", "noise_octaves"),
+    "pixels per side": ("image_size",),
+}
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
@@ -25,16 +30,16 @@ NAMED = {
 }  # fmt: skip
 
 
-def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise") -> pd.DataFrame:
+def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") -> pd.DataFrame:
     """Mean absolute reconstruction error inside and outside the masks, for each lambda.
 
-    Or for each value of another setting of `VARIED`. In thousandths of the range from black to
+    Or for each value of something else in `VARIED`. In thousandths of the range from black to
     white, their ratio, and what the maps make of it: how often their largest value lies in the
     defect, the image-level AUROC of that value, and AUPRO, in percent. Means over the seeds of all
-    runs that differ from ``base`` in that setting alone.
+    runs that differ from ``base`` in that alone.
     """
     rows = []
-    for name, record in varied_runs(results, base, varied):
+    for name, record in varied_runs(results, base, *VARIED[varied]):
         content = record.content
         if "reconstruction" not in content:  # an older record
             continue
@@ -42,7 +47,7 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise")
         rows.append(
             {
                 "category": name,
-                VARIED[varied]: getattr(record.settings, varied),
+                varied: _value(record.settings, varied),
                 "seeds": record.key.seed,
                 "in the defects": 1000 * error["defects"],
                 "beside them": 1000 * error["beside"],
@@ -54,15 +59,23 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "noise")
             }
         )
     columns = (
-        "category", VARIED[varied], "seeds", "in the defects", "beside them", "in normal images",
+        "category", varied, "seeds", "in the defects", "beside them", "in normal images",
         "defects : beside", "peak in the defect", "largest value", "AUPRO",
     )  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(columns))
     means = {name: (name, "mean") for name in columns[3:]}
     return (
-        frame.groupby(["category", VARIED[varied]]).agg(seeds=("seeds", "count"), **means)
+        frame.groupby(["category", varied], sort=False).agg(seeds=("seeds", "count"), **means)
         .round(1).reset_index()
     )  # fmt: skip
+
+
+def _value(settings: Settings, varied: str) -> object:
+    """What the settings have for one of `VARIED`; of several octaves, every grain."""
+    if settings.noise_octaves > 1 and varied == "grain of the noise":
+        grains = [settings.noise_grain // 2**octave for octave in range(settings.noise_octaves)]
+        return " + ".join(str(grain) for grain in grains)
+    return getattr(settings, VARIED[varied][0])
 
 
 def quality_figure(results: Path) -> Figure:

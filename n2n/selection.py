@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,19 +44,23 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
 
 
 def varied_runs(
-    results: Path, base: Settings, varied: str = "", category: str | None = None
+    results: Path, base: Settings, *varied: str, category: str | None = None
 ) -> list[tuple[str, Record]]:
-    """Our runs that differ from ``base`` in this setting alone, by it, with their part's name."""
+    """Our runs that differ from ``base`` in these settings alone, with their part's name.
+
+    They are sorted by the part and by these settings, in their order.
+    """
     records = own_records(results)
     names = category_names(records)
     found = [
         record
         for record in records
-        if changes(record.settings, base).keys() <= {varied}
+        if changes(record.settings, base).keys() <= set(varied)
         and category in (None, record.key.category)
     ]
     if varied:
-        found.sort(key=lambda record: (record.key.part, getattr(record.settings, varied)))
+        values = operator.attrgetter(*varied)
+        found.sort(key=lambda record: (record.key.part, values(record.settings)))
     return [(names[record.key.part], record) for record in found]
 
 

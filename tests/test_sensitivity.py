@@ -271,10 +271,14 @@ def test_tables_from_records(results: Path) -> None:
     assert list(inside["seeds"]) == [3, 2]
     assert list(inside["AUPRO"]) == [80.0, 80.0]
     record(results, small(noise_grain=4), 0.5)
-    coarse = mechanism.mechanism_table(results, varied="noise_grain")
+    coarse = mechanism.mechanism_table(results, varied="grain of the noise")
     assert coarse[["grain of the noise", "largest value", "seeds"]].to_numpy().tolist() == [
         [1, 73.0, 2], [4, 50.0, 1]
     ]  # fmt: skip
+    record(results, small(noise_grain=4, noise_octaves=3), 0.25)
+    grains = mechanism.mechanism_table(results, varied="grain of the noise")
+    assert list(grains["grain of the noise"]) == [1, 4, "4 + 2 + 1"]
+    assert mechanism.mechanism_table(results, varied="pixels per side")["seeds"].tolist() == [2]
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")
