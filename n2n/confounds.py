@@ -6,15 +6,20 @@ All from run records.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from n2n.baseline_settings import METHODS
 from n2n.beyond import INGREDIENTS
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.metrics import auroc
 from n2n.paper import printed_cells
 from n2n.records import Record, find_records
 from n2n.selection import (
@@ -26,6 +31,8 @@ from n2n.selection import (
 )
 from n2n.sensitivity import BASE, variant_label
 from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
+
+RUN = ("category", "detector", "score", "epochs")  # of a run at full size; see `_full_size`
 
 
 def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
@@ -153,35 +160,77 @@ def hidden_defects(results: Path) -> pd.DataFrame:
     nearest to it. See `n2n.measurement.hidden_defects` and `n2n.measurement.hidden_alike`, which
     is NaN where one of these seeds lacks it.
     """
-    records = find_records(results)
-    names, rows = category_names(records), []
-    detectors = [(record, _detector(record.settings)) for record in own_records(results)]
-    for name, runs in runs_of_every_method(records).items():
-        detectors += [(run, name) for found in runs.values() for run in found if name != "N2N"]
-    for record, detector in detectors:
-        content, settings = record.content, record.content["settings"]
-        score = settings.get("image_score") or METHODS[record.key.method].score
-        if settings["image_size"] != PRESETS["replication"].image_size or not score:
-            continue
+    rows = []
+    for record, run in _full_size(results):
+        content, score = record.content, run["score"]
         rows.append(
-            {
-                "category": names[record.key.part],
-                "detector": detector,
-                "score": score,
-                "epochs": settings.get("epochs", 0),
+            run
+            | {
                 "whole": 100 * content["image_scores"][score]["auroc"],
                 "hidden": 100 * content.get("hidden_defects", {}).get(score, math.nan),
                 "alike": 100 * content.get("hidden_alike", {}).get(score, math.nan),
             }
         )
-    by = ["category", "detector", "score"]
-    frame = pd.DataFrame(rows, columns=[*by, "epochs", "whole", "hidden", "alike"])
-    largest = frame["epochs"] == frame.groupby(by)["epochs"].transform("max")
-    asked = frame[largest & frame["hidden"].notna()].drop(columns="epochs")
-    groups = asked.groupby(by, sort=False)
+    frame = _largest_budget(pd.DataFrame(rows, columns=[*RUN, "whole", "hidden", "alike"]))
+    groups = frame[frame["hidden"].notna()].groupby(list(RUN[:3]), sort=False)
     # A mean over other seeds than its neighbour's could not be compared with it.
     means = groups.agg(lambda seeds: seeds.mean(skipna=False))
     return means.assign(seeds=groups.size()).reset_index()
+
+
+def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
+    """Every run at full size of which one score is the method's own, with its `RUN`."""
+    records = find_records(results)
+    names, found = category_names(records), []
+    detectors = [(record, _detector(record.settings)) for record in own_records(results)]
+    for name, runs in runs_of_every_method(records).items():
+        detectors += [(run, name) for part in runs.values() for run in part if name != "N2N"]
+    for record, detector in detectors:
+        settings = record.content["settings"]
+        score = settings.get("image_score") or METHODS[record.key.method].score
+        if settings["image_size"] == PRESETS["replication"].image_size and score:
+            run = (names[record.key.part], detector, score, settings.get("epochs", 0))
+            found.append((record, dict(zip(RUN, run, strict=True))))
+    return found
+
+
+def _largest_budget(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs of a category, a detector and a score those of the most epochs."""
+    most = runs.groupby(list(RUN[:3]))["epochs"].transform("max")
+    return runs[runs["epochs"] == most].drop(columns="epochs")
+
+
+def of_each_kind(record: Record, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Image-level AUROC (percent) of each kind of defect against all good images.
+
+    Of each kind: defect, images (how many there are), and a value for each of these columns of
+    `Record.scores`.
+    """
+    scores = record.scores()
+    good, rows = scores[scores["anomalous"] == 0], []
+    for kind, bad in scores[scores["anomalous"] == 1].groupby("defect"):
+        both = pd.concat([good, bad])
+        labels = both["anomalous"].to_numpy(dtype=bool)
+        found = {name: 100 * auroc(both[name].to_numpy(np.float64), labels) for name in columns}
+        rows.append({"defect": str(kind).replace("_", " "), "images": len(bad)} | found)
+    return rows
+
+
+def kinds(results: Path) -> pd.DataFrame:
+    """`of_each_kind` for every run at full size, by the method's own score.
+
+    Of parts with several kinds of defects. Columns: category, detector, defect, images, auroc,
+    seeds; means over the seeds of the largest budget.
+    """
+    rows = [
+        run | kind | {"auroc": kind["chosen"]}
+        for record, run in _full_size(results)
+        if len(found := of_each_kind(record, ["chosen"])) > 1
+        for kind in found
+    ]
+    frame = _largest_budget(pd.DataFrame(rows, columns=[*RUN, "defect", "images", "auroc"]))
+    groups = frame.groupby(["category", "detector", "defect", "images"], sort=False)["auroc"]
+    return groups.agg(auroc="mean", seeds="size").reset_index()
 
 
 def hidden_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -199,17 +248,8 @@ def hidden_table(found: pd.DataFrame) -> pd.DataFrame:
 
 def hidden_figure(found: pd.DataFrame) -> Figure:
     """For each detector its AUROC on whole images, and with the defects hidden in either way."""
-    categories = list(dict.fromkeys(found["category"]))
-    names = found.sort_values("whole", ascending=False)["detector"]
-    # From below: the others, then the runs of N2N, each with the best on top
-    detectors = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("N2N"))[::-1]
-    figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(9, 1.2 + 0.3 * len(detectors)), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes, category in zip(grid[0], categories, strict=False):
-        part = found[found["category"] == category]
-        at = [detectors.index(name) for name in part["detector"]]
+    figure, parts = _detectors_figure(found, "whole")
+    for axes, part, at in parts:
         axes.hlines(at, part["hidden"], part["whole"], color=PAPER, lw=1)
         axes.plot(part["whole"], at, "o", color=ANOMALOUS, label="whole images")
         axes.plot(
@@ -223,13 +263,62 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
         axes.plot(
             part["alike"], at, "D", color=NORMAL, ms=5, label="hidden in both images of a pair"
         )
+    if parts:
+        handles = parts[0][0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper right", ncols=3)
+    plt.close(figure)
+    return figure
+
+
+def kinds_figure(found: pd.DataFrame) -> Figure:
+    """What `kinds` found: for each detector a mark per kind of defect."""
+    figure, parts = _detectors_figure(found, "auroc")
+    for axes, part, at in parts:
+        kinds_there = part.groupby(["defect", "images"], sort=False).groups
+        for (kind, images), marker in zip(kinds_there, "osD^vP", strict=False):
+            chosen = part["defect"] == kind
+            colour = ANOMALOUS if marker == "o" else NORMAL
+            axes.plot(
+                part["auroc"][chosen], at[chosen], marker, color=colour, ms=6, alpha=0.8,
+                mfc=colour if marker in "os" else "white", label=f"{kind} ({images})",
+            )  # fmt: skip
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8)
+    plt.close(figure)
+    return figure
+
+
+def _detectors_figure(
+    found: pd.DataFrame, best: str
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, pd.Series]]]:
+    """Axes for each category with a row for each detector; and with them its rows, and where.
+
+    From below: the others, then the runs of N2N, each with the largest value of ``best`` on top.
+    """
+    categories = list(dict.fromkeys(found["category"]))
+    names = found.sort_values(best, ascending=False)["detector"]
+    detectors = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("N2N"))[::-1]
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(9, 1.2 + 0.3 * len(detectors)), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    parts = []
+    for axes, category in zip(grid[0], categories, strict=False):
+        part = found[found["category"] == category]
         axes.axvline(50, color=PAPER, lw=0.8, ls=":")
         axes.set(xlabel="AUROC, %", xlim=(-3, 103), title=category)
         axes.set_yticks(range(len(detectors)), detectors)
-    if categories:
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    plt.close(figure)
-    return figure
+        parts.append((axes, part, part["detector"].map(detectors.index)))
+    return figure, parts
+
+
+def kinds_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What `kinds_figure` draws, as text; the number of images behind each kind."""
+    columns = found["category"] + ", " + found["defect"] + " (" + found["images"].astype(str) + ")"
+    wide = found.assign(column=columns).pivot_table(
+        index="detector", columns="column", values="auroc", sort=False
+    )
+    wide.columns.name = None
+    return wide.round(1).astype(object).where(wide.notna(), "–").reset_index()
 
 
 def _detector(settings: Settings) -> str:

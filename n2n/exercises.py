@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from n2n.metrics import NAMES, auroc
+from n2n.confounds import of_each_kind
+from n2n.metrics import NAMES
 from n2n.records import Record
 from n2n.selection import varied_runs
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings
@@ -59,16 +59,9 @@ def by_kind(
     """
     rows: list[dict[str, Any]] = []
     for name, record in varied_runs(results, base, *varied, category=category):
-        scores = record.scores()
-        good = scores[scores["anomalous"] == 0]
         own = {"category": name}
         own |= {setting.replace("_", " "): getattr(record.settings, setting) for setting in varied}
-        for kind, bad in scores[scores["anomalous"] == 1].groupby("defect"):
-            both = pd.concat([good, bad])
-            labels = both["anomalous"].to_numpy(dtype=bool)
-            found = {s: 100 * auroc(both[s].to_numpy(np.float64), labels) for s in IMAGE_SCORES}
-            named = {"defect": str(kind).replace("_", " "), "images": len(bad)}
-            rows.append(own | named | found)
+        rows += [own | kind for kind in of_each_kind(record, IMAGE_SCORES)]
     return _mean_of_seeds(rows, IMAGE_SCORES)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from n2n import confounds
+from n2n.baseline_settings import make_baseline_settings
 from n2n.exercises import DEMO, beside_untrained, by_kind, copying
 from n2n.panels import input_panels
 from n2n.plan import Run
@@ -47,6 +51,32 @@ def test_each_kind_is_set_against_all_good_images(tmp_path: Path) -> None:
     assert by_kind(tmp_path, "image_size")["image size"].tolist() == [64, 64, 128, 128]
     assert by_kind(tmp_path, "noise_grain")["defect"].tolist() == ["dent", "rust"]
     assert by_kind(tmp_path, category="tubes").empty
+
+
+def test_kinds_of_defects_by_the_score_of_each_method(tmp_path: Path) -> None:
+    """The same images by our top 1 % and by the one score that other methods write down."""
+
+    def write_own(folder: Path) -> None:
+        table = pd.read_csv(io.StringIO(SCORES), usecols=["image", "defect", "anomalous"])
+        table.assign(own=[1, 2, 3, 3, 0]).to_csv(folder / "scores.csv", index=False)
+
+    write(tmp_path, make_settings(), files=write_scores)
+    write(  # a smaller budget
+        tmp_path, make_settings(epochs=5, t_max=5),
+        files=lambda folder: (folder / "scores.csv").write_text(SCORES.replace("c,dent", "c,rust")),
+    )  # fmt: skip
+    for category in ("metal_plate", "tubes"):
+        write(tmp_path, make_baseline_settings("thumbnail"), category=category, files=write_own)
+    found = confounds.kinds(tmp_path)
+    assert confounds.kinds_table(found[found["category"] == "Metal Plate"]).to_numpy().tolist() == [
+        ["N2N, as in the tables", 62.5, 0.0],
+        ["Nearest thumbnail", 100.0, 0.0],
+    ]
+    (axes, _) = confounds.kinds_figure(found).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "Nearest thumbnail", "N2N, as in the tables"
+    ]  # fmt: skip
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dent (2)", "rust (1)"]
 
 
 def test_copying_has_a_row_for_each_noise(tmp_path: Path) -> None:
