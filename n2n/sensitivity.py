@@ -7,6 +7,7 @@ seed's; the base's own spread over its seeds says how much that is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,17 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """A row per run of the study around ``base`` and level, one of `LEVELS`.
 
     'synthetic' is the image level on synthetic defects instead of the test images; 'mean' has the
-    mean of the map for the image score, whatever the run's own is.
+    mean of the map for the image score, whatever the run's own is. The other image scores of the
+    base's own maps are variants, too.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
     """
     records, rows = own_records(results), []
     names = category_names(records)
+    scored = [other for one in records if not changes(one.settings, base) for other in _scored(one)]
+    known = {(other.key.part, other.key.seed, other.settings) for other in scored}
+    records = [r for r in records if (r.key.part, r.key.seed, r.settings) not in known] + scored
     named = {str(changes(_small_paper(), BASE)): "preset paper, 40 epochs"} if base == BASE else {}
     for record in records:
         settings = record.settings
@@ -120,6 +125,23 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         "category", "variant", "changed", "seed", "level", "auroc", "untrained", "stage", "record",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _scored(record: Record) -> list[Record]:
+    """The record as it would be had another of the image scores that it holds been its own."""
+    content = record.content
+    return [
+        dataclasses.replace(
+            record,
+            content=content
+            | {
+                "settings": content["settings"] | {"image_score": score},
+                "metrics": content["metrics"] | {"image": found},
+            },
+        )
+        for score, found in content["image_scores"].items()
+        if score != record.settings.image_score
+    ]
 
 
 def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:

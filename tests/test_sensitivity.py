@@ -15,6 +15,8 @@ from n2n.errors import N2NError
 from n2n.settings import Settings, changes, make_settings
 from tests.records import write
 
+SCORED = ["maximum score", "mean score"]  # of the base's own maps
+
 
 def record(
     results: Path, settings: Settings, image: float, seed: int = 0, images: str = "some"
@@ -72,10 +74,10 @@ def results(tmp_path: Path) -> Path:
 def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     found = sensitivity.effects(results)
     image = found[found["level"] == "image"].set_index("variant")
-    assert list(image.index) == ["λ = 0 (no noise)", "width 8"]
+    assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
     by_mean = found[found["level"] == "mean"].set_index("variant")
     # Of the record's own means, though these runs are judged by their largest values
-    assert by_mean["effect"].to_dict() == {"λ = 0 (no noise)": 0.0, "width 8": 0.0}
+    assert by_mean["effect"].to_dict() == dict.fromkeys(image.index, 0.0)
     noise = image.loc["λ = 0 (no noise)"]
     assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
     # 16 differences in 200: of images 60 to 69 in one seed, of 70 to 75 in the other
@@ -90,6 +92,12 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert noise["seeds"] == 2
     assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
     assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
+    # The base's own maps: their mean has 60 % in either seed, their largest value what it has
+    scored = image.loc[SCORED]
+    assert scored["effect"].tolist() == pytest.approx([0.0, -13.0])
+    assert scored["seeds"].tolist() == [2, 2]
+    synthetic = found[found["level"] == "synthetic"].set_index("variant")["effect"]
+    assert synthetic[SCORED].tolist() == pytest.approx([-10.0, 0.0])
 
 
 def test_how_good_a_guide_synthetic_defects_are() -> None:
@@ -119,7 +127,7 @@ def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
     record(results, make_settings("replication", epochs=25, t_max=25, noise=0.2), 0.70)  # of both
     found = sensitivity.effects(results, full)
     image = found[found["level"] == "image"].set_index("variant")["effect"]
-    assert image.to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
+    assert image.drop(SCORED).to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
 
 
 def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
@@ -250,13 +258,13 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
 
 def test_tables_from_records(results: Path) -> None:
     table = sensitivity.effects_table(sensitivity.effects(results))
-    assert len(table) == 2
+    assert len(table) == 2 + len(SCORED)
     assert list(table.columns[1:]) == [
         f"Metal Plate, {level}" for level in sensitivity.LEVELS.values()
     ]
     narrow = sensitivity.effects_table(sensitivity.effects(results), narrow=True)
     assert list(narrow.columns) == ["variant", "level", "Metal Plate"]
-    assert list(narrow["level"]) == 2 * list(sensitivity.LEVELS.values())
+    assert list(narrow["level"]) == len(table) * list(sensitivity.LEVELS.values())
     assert narrow["Metal Plate"][1] == table["Metal Plate, test images"][0]
     scores = sensitivity.development_table(results, make_settings("replication"))
     assert list(scores["test images"]) == ["99.0", "60.0", "99.0"]  # of the one run at full size
@@ -334,8 +342,8 @@ def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
     record(tmp_path, small(learning_rate=0.001), 0.70)
     record(tmp_path, small(noise=0.0), 0.60)
     record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
-    (effect,) = sensitivity.effects(tmp_path).query("level == 'image'").to_dict("records")
-    assert effect["seeds"] == 1
+    effects = sensitivity.effects(tmp_path).query("level == 'image'").set_index("variant")
+    assert effects.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
     (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
     assert row["seeds"] == 1
 
