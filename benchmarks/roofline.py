@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import name_of, now, provenance, training, write_table
-from n2n.device import choose_device, choose_precision, keep_freed_memory
+from n2n.device import choose_device, choose_precision, exact_float32, keep_freed_memory
 from n2n.settings import Settings, make_settings
 from n2n.training import build_network, train_step
 
@@ -33,21 +33,17 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     """Operations per second of two square matrices' product, or of a convolution: the best of ten.
 
     The convolution, 3x3 with 256 channels, has as many operations. Both are tried because a CPU's
-    libraries differ: MKL's products on an AMD reach less than half of oneDNN's convolutions. On a
-    GPU in TF32 for float32, as cuDNN does convolutions unless told otherwise; it is not left
-    on, since the matrix products of the loss are in full float32.
+    libraries differ: MKL's products on an AMD reach less than half of oneDNN's convolutions.
+    Float32 is float32 on a GPU, too, as in `n2n run`.
     """
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if device.type == "cuda" else kept)
     fastest = min(_seconds(lambda: a @ b, device) for _ in range(10))
-    torch.set_float32_matmul_precision(kept)
     channels, taps = 256, 9
     pixels = side**3 // (channels**2 * taps)
     x = torch.randn(1, channels, pixels // 64, 64, device=device, dtype=dtype)
     kernels = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
     x, kernels = (t.to(memory_format=torch.channels_last) for t in (x, kernels))
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         convolved = min(_seconds(lambda: conv2d(x, kernels, padding=1), device) for _ in range(10))
     operations = 2 * channels**2 * taps * x[0, 0].numel()
     return max(2 * side**3 / fastest, operations / convolved)
@@ -93,8 +89,15 @@ def step_seconds_and_share(
     def step() -> None:
         train_step(*parts, settings, dtype)
 
-    step()
-    taken = [_seconds(step, device) for _ in range(repeats)]
+    # A GPU is asked to wait only once in so many steps, as in `n2n run` once in an epoch.
+    block = 20 if device.type == "cuda" else 1
+
+    def steps() -> None:
+        for _ in range(block):
+            step()
+
+    steps()
+    taken = [_seconds(steps, device) / block for _ in range(repeats)]
     if device.type == "cpu":
         # Leaves a freed GiB for what the profiler notes: if that took the pages that a step leaves
         # to the next one, the operators would wait for fresh ones, a third of the step longer.
@@ -169,9 +172,9 @@ def main() -> None:
                     "GB per step": f"{moved / 1e9:.2f}",
                     "matrix rate, GFLOP/s": f"{rate / 1e9:.0f}",
                     "copy, GB/s": f"{copied / 1e9:.1f}",
-                    "bound ms": f"{1e3 * bound:.0f}",
+                    "bound ms": f"{1e3 * bound:.1f}",
                     "bound by": "operations" if operations / rate > moved / copied else "bytes",
-                    "step ms": f"{1e3 * step:.0f}",
+                    "step ms": f"{1e3 * step:.1f}",
                     "bound / step": f"{100 * bound / step:.0f} %",
                     "in convolutions": f"{100 * share:.0f} %",
                 }
@@ -180,9 +183,9 @@ def main() -> None:
         f"roofline_{name_of(device)}",
         "A training step and its bound",
         f"Batch {options.batch} at {options.size}x{options.size}, noise, loss and optimiser "
-        f"included; medians over {options.repeats} steps after one to warm up. A multiplication "
-        "and an addition are two "
-        "operations. 'In convolutions' is their share of the operators' own time.",
+        f"included; medians over {options.repeats} steps after one to warm up (on a GPU, blocks of "
+        "20). A multiplication and an addition are two operations. "
+        "'In convolutions' is their share of the operators' own time.",
         rows,
         provenance(device),
     )

@@ -178,8 +178,12 @@ def main() -> None:
         started = [
             subprocess.Popen([*program, json.dumps("run")], cwd=ROOT, **pipes) for _ in range(runs)
         ]
-        for run in started:
-            run.stdout.readline()
+        if not all(run.stdout.readline() for run in started):
+            print(f"{runs} runs at once do not fit; the series ends before.", file=sys.stderr)
+            for run in started:
+                run.kill()
+                run.wait()
+            break
         for run in started:
             run.stdin.write("\n")
             run.stdin.flush()

@@ -104,10 +104,10 @@ def main() -> None:
     for (width, precision, way), times in steps.items():
         whole = median(sum(step) for step in times)
         row = {"width": str(width), "precision": precision, varied: way}
-        row["step ms"] = f"{1e3 * whole:.0f}"
-        row["least ms"] = f"{1e3 * min(sum(step) for step in times):.0f}"
+        row["step ms"] = f"{1e3 * whole:.1f}"
+        row["least ms"] = f"{1e3 * min(sum(step) for step in times):.1f}"
         for index, part in enumerate(PARTS):
-            row[f"{part} ms"] = f"{1e3 * median(step[index] for step in times):.0f}"
+            row[f"{part} ms"] = f"{1e3 * median(step[index] for step in times):.1f}"
         row["loss share"] = f"{100 * median(step[2] / sum(step) for step in times):.0f} %"
         without = median(sum(step) for step in steps[width, precision, ways[0]])
         row["gain"] = "" if way == ways[0] else f"{without / whole:.2f}"

@@ -21,7 +21,7 @@ from n2n.anomalib_models import fit_anomalib, see
 from n2n.baseline_settings import METHODS, NOTHING, BaselineSettings, brought
 from n2n.data import Category
 from n2n.detection import image_scores
-from n2n.device import memory_errors
+from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
 from n2n.measurement import Measured, hidden_alike, hidden_defects, measure_test
@@ -58,7 +58,7 @@ def measure(
     """
     weights = None if run.weights is None else Path(run.weights).expanduser()
     start = time.monotonic()
-    with memory_errors("use a smaller batch size, coreset or image size"):
+    with memory_errors("use a smaller batch size, coreset or image size"), exact_float32():
         model = fit(images.train, settings, run.seed, device, weights, precision, progress)
         fitted = time.monotonic()
         maps, scores = score(model, images.test, settings, device, progress)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
-from n2n.device import memory_errors, precision_context
+from n2n.device import exact_float32, memory_errors, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
@@ -91,10 +91,8 @@ def detect(
     maps = torch.empty(len(images), *images.shape[-2:])
     reconstructions = torch.empty_like(images, device="cpu")
     bar = tqdm(total=len(images), desc="detecting", unit="image", disable=not progress)
-    # A GPU's convolutions in float32 would otherwise drop 13 bits of each number (TF32).
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     advice = "close other programs" + (" or use the CPU" if device.type != "cpu" else "")
-    with memory_errors(advice), exact, bar:
+    with memory_errors(advice), exact_float32(), bar:
         for begin in range(0, len(images), batch_size):
             batch = slice(begin, begin + batch_size)
             x0 = normalise(images[batch].to(device))

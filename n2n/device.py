@@ -22,20 +22,22 @@ def choose_device(name: str = "auto") -> torch.device:
     """'auto' is the first CUDA device where there is one, Apple's MPS next, else the CPU.
 
     Raises:
-        N2NError: where a named device is unknown or not there.
+        N2NError: where the device is unknown, not there, or not one that this build of PyTorch can
+            compute on.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        found = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else found
     try:
         device = torch.device(name)
         if device.type == "meta":  # it has no values
             raise RuntimeError("no device to compute on")
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).add(1)  # a GPU that is too old is there, and has no kernels
     except (RuntimeError, AssertionError) as error:
+        if out_of_memory(error):
+            raise N2NError(f"The memory of {name!r} is taken; close other programs.") from error
         raise N2NError(
-            f"The device {name!r} cannot be used here; choose 'cpu' or 'auto', "
+            f"The device {name!r} cannot be used here; choose --device cpu, "
             "or install a build of PyTorch for it."
         ) from error
     return device
@@ -75,6 +77,22 @@ def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocas
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let a GPU compute in float32 what is float32.
+
+    Unless told otherwise its convolutions drop 13 bits of each number (TF32), and so do its matrix
+    products where the environment asks for it, as some containers' does.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @functools.cache
 def keep_freed_memory() -> None:
     """Let glibc keep what a training step frees for the next one; elsewhere, do nothing.
@@ -91,11 +109,23 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+# What the driver and the libraries of a GPU say where PyTorch's own allocator was not asked
+_GPU_IS_FULL = (
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+
+def _gpu_is_full(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in _GPU_IS_FULL
+    )
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether an allocation has failed, on the GPU or the CPU."""
-    if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-        return "can't allocate memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if isinstance(error, RuntimeError):
+        return _gpu_is_full(error) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError)
 
 
 @contextlib.contextmanager
@@ -110,7 +140,7 @@ def memory_errors(advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        whose = "The GPU" if isinstance(error, torch.OutOfMemoryError) else "This machine"
+        whose = "The GPU" if _gpu_is_full(error) else "This machine"
         raise N2NError(f"{whose}'s memory is too small for this run; {advice}.") from error
 
 

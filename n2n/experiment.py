@@ -189,7 +189,7 @@ def _measure(
         "untrained": point_metrics(
             images, untrained.maps, image_scores(untrained.scored)[settings.image_score]
         ),
-        "trivial": trivial_metrics(images, settings),
+        "trivial": trivial_metrics(images, settings, device),
         "reconstruction": reconstruction_errors(images, detected),
         "peak_in_defect": {
             "maps": peak_in_defect(images, detected.maps),

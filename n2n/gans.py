@@ -314,7 +314,7 @@ def fit_gan(
             for batch in torch.split(shuffled, size)[:steps]:
                 x = normalise(images[batch].to(device))
                 losses = train_step(gan, optimisers, x, precision)
-                generator, discriminator, contextual = (float(loss) for loss in losses)
+                generator, discriminator, contextual = torch.stack(losses).tolist()
                 if not math.isfinite(generator + discriminator):
                     raise N2NError(
                         f"The loss of {settings.method} is not finite in epoch {epoch + 1}; "

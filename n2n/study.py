@@ -178,6 +178,9 @@ def _make_each(
                 said = error if isinstance(error, N2NError) else repr(error)
                 failures.append(f"{run.key.folder(results)}: {said}")
                 say(f"failed: {failures[-1]}")
+                if type(error).__name__ == "AcceleratorError":  # a GPU's, which outlives the run
+                    say("this process can use its GPU no more; start the study again")
+                    break
             bar.update(work_of(run))
     return failures
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import (
     compile_errors,
+    exact_float32,
     keep_freed_memory,
     memory_errors,
     out_of_memory,
@@ -155,8 +156,7 @@ def train(
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
 
-        # An epoch's last batch is smaller; a graph for every size would serve all of them worse.
-        step = torch.compile(network, dynamic=False) if compile_network else network
+        step = _compiled(network, settings.batch_size) if compile_network else network
         images = images.to(device)
     bar = tqdm(
         total=settings.epochs,
@@ -167,7 +167,10 @@ def train(
         dynamic_ncols=True,
     )
     saved = time.monotonic()
-    with memory_errors(advice), compile_errors(compile_network), contextlib.closing(bar):
+    with (
+        memory_errors(advice), compile_errors(compile_network), exact_float32(),
+        contextlib.closing(bar),
+    ):  # fmt: skip
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()
             rate = optimiser.param_groups[0]["lr"]
@@ -184,9 +187,7 @@ def train(
                 )
             schedule.step()
             kept.eval()
-            validation_loss = _validate(
-                step if average is None else kept, images, validation, settings, precision
-            )
+            validation_loss = _validate(kept, images, validation, settings, precision)
             if not math.isfinite(validation_loss):
                 raise _diverged("not a number in ", state.epoch, settings, precision)
             state.finish_epoch(
@@ -221,6 +222,23 @@ def train(
         seconds=sum(row["seconds"] for row in state.history),
         commits=state.commits,
     )
+
+
+def _compiled(network: nn.Module, batch_size: int) -> Reconstruct:
+    """The network with one graph, for whole batches in training; for others, as it is.
+
+    A graph takes longer to make than an epoch's last, smaller batch or a validation saves. The
+    graphs of all runs of a process count toward one limit, past which PyTorch makes no more.
+    """
+    import torch._dynamo.config as limits  # imports for half a second, so not on a CPU
+
+    limits.recompile_limit = 64
+    compiled = torch.compile(network, dynamic=False)
+
+    def reconstruct(x: Tensor) -> Tensor:
+        return compiled(x) if len(x) == batch_size else network(x)  # type: ignore[no-any-return]
+
+    return reconstruct
 
 
 def train_step(

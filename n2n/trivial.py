@@ -104,7 +104,7 @@ def fit_trivial(images: Tensor, settings: BaselineSettings) -> nn.Module:
 
 
 @torch.inference_mode()
-def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
+def trivial_metrics(images: Category, settings: Settings, device: torch.device) -> dict[str, Any]:
     """Metrics of three anomaly maps without a network, at both levels.
 
     The map is that of the settings, without a calibration, with a stand-in for the reconstruction:
@@ -114,7 +114,7 @@ def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
     - ``grey_image``: mid-grey everywhere, near to what an untrained network gives. Its map says how
       bright or dark each pixel is.
     """
-    mean = normalise(images.train.float().mean(0, keepdim=True))
+    mean = normalise(images.train.float().mean(0, keepdim=True)).to(device)
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
         "mean_image": lambda x0: mean.expand_as(x0),
         "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),
@@ -124,8 +124,8 @@ def trivial_metrics(images: Category, settings: Settings) -> dict[str, Any]:
     for name, stand_in in stand_ins.items():
         maps = torch.cat(
             [
-                anomaly_map(stand_in(x0), x0, settings)
-                for x0 in map(normalise, torch.split(images.test, 8))
+                anomaly_map(stand_in(x0), x0, settings).cpu()
+                for x0 in (normalise(part.to(device)) for part in torch.split(images.test, 8))
             ]
         )
         found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])

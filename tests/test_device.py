@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from n2n.device import choose_device, exact_float32, memory_errors
+from n2n.errors import N2NError
 
 PEAK = """
 import numpy as np, torch
@@ -28,3 +32,46 @@ def test_the_peak_of_a_run_is_without_the_runs_before_it() -> None:
     whole, own = map(float, done)
     assert whole > 600
     assert own < whole - 500
+
+
+def test_float32_is_float32_within_and_as_it_was_after() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as in a container that asks for it
+    try:
+        with exact_float32():
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32 == before[0]
+    finally:
+        torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_full_gpu_is_named_whoever_notices(error: RuntimeError) -> None:
+    said = r"^The GPU's memory is too small for this run; so\.$"
+    with pytest.raises(N2NError, match=said), memory_errors("so"):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), memory_errors("so"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_gpu_that_has_no_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_kernel(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.raises(N2NError, match=r"'cuda' cannot be used here; choose --device cpu"):
+        choose_device()

@@ -150,7 +150,7 @@ def test_trivial_detectors(category: Category, tiny: Settings) -> None:
     maps = error_map(
         normalise(mean.float()).expand(4, -1, -1, -1), normalise(category.test), tiny
     )  # fmt: skip
-    found = trivial_metrics(category, tiny)["mean_image"]
+    found = trivial_metrics(category, tiny, torch.device("cpu"))["mean_image"]
     wanted = roc_auc_score(category.masks.numpy().ravel(), maps.numpy().ravel())
     assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-6)
     assert found["pixel"]["auroc"] > 0.95
@@ -160,7 +160,7 @@ def test_trivial_detectors(category: Category, tiny: Settings) -> None:
 def test_the_grey_image_tells_how_far_a_pixel_is_from_grey(category: Category) -> None:
     """With the absolute error alone its map is |x - 0.5|, x from 0 to 1."""
     absolute = make_settings("demo", image_size=64, anomaly_map="l1", image_score="mean")
-    found = trivial_metrics(category, absolute)["grey_image"]
+    found = trivial_metrics(category, absolute, torch.device("cpu"))["grey_image"]
     far = np.abs(category.test.numpy() / 255 - 0.5).mean(1)
     labels, masks = category.labels.numpy(), category.masks.numpy()
     assert found["pixel"]["auroc"] == pytest.approx(roc_auc_score(masks.ravel(), far.ravel()))
@@ -170,5 +170,5 @@ def test_the_grey_image_tells_how_far_a_pixel_is_from_grey(category: Category) -
 def test_a_flat_image_blurs_to_itself(category: Category, tiny: Settings) -> None:
     """All maps are then equal, so nothing is told apart."""
     flat = replace(category, test=torch.full_like(category.test, 100))
-    found = trivial_metrics(flat, tiny)["blurred_image"]
+    found = trivial_metrics(flat, tiny, torch.device("cpu"))["blurred_image"]
     assert found["image"]["auroc"] == 0.5
