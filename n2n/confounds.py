@@ -188,7 +188,9 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
     for record, detector in detectors:
         settings = record.content["settings"]
         score = settings.get("image_score") or METHODS[record.key.method].score
-        if settings["image_size"] == PRESETS["replication"].image_size and score:
+        full = PRESETS["replication"]
+        same = (settings["image_size"], settings.get("width", full.width))
+        if same == (full.image_size, full.width) and score:
             run = (names[record.key.part], detector, score, settings.get("epochs", 0))
             found.append((record, dict(zip(RUN, run, strict=True))))
     return found

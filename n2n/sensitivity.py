@@ -21,10 +21,14 @@ from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, check_same_images
 from n2n.selection import category_names, own_records
-from n2n.settings import BUDGET, DETECTION, Settings, changes, make_settings
+from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
 COLOURS = {"Metal Plate": NORMAL, "Bracket White": ANOMALOUS, "Fryum": OURS}
+PRINTED = {  # what `paper` has that is not its budget
+    name: value for name, value in changes(PRESETS["paper"], BASE).items()
+    if name not in {"image_size", "width", *BUDGET}
+}  # fmt: skip
 LEVELS = {
     "synthetic": "synthetic defects",
     "image": "test images",
@@ -60,6 +64,9 @@ def variant_label(changed: dict[str, Any]) -> str:
     if not changed:
         return "the base"
     parts = []
+    if PRINTED.items() <= changed.items():
+        parts.append("preset paper")
+        changed = {name: value for name, value in changed.items() if name not in PRINTED}
     for name, value in changed.items():
         if name == "t_max" and changed.get("epochs") == value:
             continue
@@ -81,24 +88,27 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """A row per run of the study around ``base`` and level, one of `LEVELS`.
 
     'synthetic' is the image level on synthetic defects instead of the test images; 'mean' has the
-    mean of the map for the image score, whatever the run's own is. The other image scores of the
-    base's own maps are variants, too.
+    mean of the map for the image score, whatever the run's own is. Of a part with variants the
+    other image scores of the base's own maps are some, too.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
     """
     records, rows = own_records(results), []
     names = category_names(records)
-    scored = [other for one in records if not changes(one.settings, base) for other in _scored(one)]
+    inside = [record for record in records if in_study(record.settings, base)]
+    parts = {record.key.part for record in inside if changes(record.settings, base)}
+    scored = [
+        other
+        for record in inside
+        if not changes(record.settings, base) and record.key.part in parts
+        for other in _scored(record)
+    ]
     known = {(other.key.part, other.key.seed, other.settings) for other in scored}
-    records = [r for r in records if (r.key.part, r.key.seed, r.settings) not in known] + scored
-    named = {str(changes(_small_paper(), BASE)): "preset paper, 40 epochs"} if base == BASE else {}
-    for record in records:
-        settings = record.settings
-        if not in_study(settings, base):
-            continue
+    inside = [r for r in inside if (r.key.part, r.key.seed, r.settings) not in known] + scored
+    for record in inside:
+        settings, content = record.settings, record.content
         changed = changes(settings, base)
-        content = record.content
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
             for level in ("image", "pixel")
@@ -111,7 +121,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
             rows.append(
                 {
                     "category": names[record.key.part],
-                    "variant": named.get(str(changed), variant_label(changed)),
+                    "variant": variant_label(changed),
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
                     "level": level,
@@ -351,11 +361,6 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     )
     means = means.round(1).reset_index()
     return means.astype({"synthetic defects": str, "test images": str})
-
-
-def _small_paper() -> Settings:
-    small = {name: getattr(BASE, name) for name in ("image_size", "width", *BUDGET)}
-    return make_settings("paper", **small)
 
 
 def in_study(settings: Settings, base: Settings = BASE) -> bool:

@@ -335,7 +335,12 @@ def test_labels(changed: dict[str, object], expected: str) -> None:
 
 def test_the_literal_paper_has_a_name(tmp_path: Path) -> None:
     record(tmp_path, make_settings("paper", image_size=128, width=16, epochs=40, t_max=40), 0.5)
-    assert set(sensitivity.study_runs(tmp_path)["variant"]) == {"preset paper, 40 epochs"}
+    record(tmp_path, make_settings("paper", epochs=100), 0.5)  # at full size
+    for base in (small(), make_settings("replication")):
+        assert set(sensitivity.study_runs(tmp_path, base)["variant"]) == {"preset paper"}
+    assert sensitivity.variant_label(changes(make_settings("paper"), make_settings())) == (
+        "preset paper; stopped after 500 epochs"
+    )
 
 
 def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
