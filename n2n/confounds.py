@@ -5,6 +5,7 @@ All from run records.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ from n2n.selection import (
 from n2n.sensitivity import BASE, variant_label
 from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
 
+MARKS = [  # of the kinds of defects
+    ("full", "o", ANOMALOUS), ("full", "s", NORMAL), ("none", "D", NORMAL),
+    ("none", "^", ANOMALOUS), ("none", "v", NORMAL), ("none", "P", ANOMALOUS),
+]  # fmt: skip
 RUN = ("category", "detector", "score", "epochs")  # of a run at full size; see `_full_size`
 
 
@@ -277,12 +282,11 @@ def kinds_figure(found: pd.DataFrame) -> Figure:
     figure, parts = _detectors_figure(found, "auroc")
     for axes, part, at in parts:
         kinds_there = part.groupby(["defect", "images"], sort=False).groups
-        for (kind, images), marker in zip(kinds_there, "osD^vP", strict=False):
+        for (kind, images), (fill, marker, colour) in zip(kinds_there, itertools.cycle(MARKS)):
             chosen = part["defect"] == kind
-            colour = ANOMALOUS if marker == "o" else NORMAL
             axes.plot(
-                part["auroc"][chosen], at[chosen], marker, color=colour, ms=6, alpha=0.8,
-                mfc=colour if marker in "os" else "white", label=f"{kind} ({images})",
+                part["auroc"][chosen], at[chosen], marker, color=colour, fillstyle=fill, ms=6,
+                alpha=0.8, label=f"{kind} ({images})",
             )  # fmt: skip
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8)
     plt.close(figure)
