@@ -24,7 +24,7 @@ from n2n.detection import image_scores
 from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
 from n2n.gans import fit_gan
-from n2n.measurement import Measured, hidden_alike, hidden_defects, measure_test
+from n2n.measurement import MARGINS, Measured, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
 from n2n.trivial import fit_trivial
 
@@ -67,6 +67,7 @@ def measure(
             **measure_test(images, maps, {"own": scores, **image_scores(maps)}, "own"),
             "hidden_defects": hidden_defects(images, maps),
             "hidden_alike": hidden_alike(images, maps),
+            "hidden_alike_farther": hidden_alike(images, maps, MARGINS // 2),
             "untrained": None,
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},

@@ -5,6 +5,7 @@ All from run records.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -238,6 +239,38 @@ def kinds(results: Path) -> pd.DataFrame:
     frame = _largest_budget(pd.DataFrame(rows, columns=[*RUN, "defect", "images", "auroc"]))
     groups = frame.groupby(["category", "detector", "defect", "images"], sort=False)["auroc"]
     return groups.agg(auroc="mean", seeds="size").reset_index()
+
+
+def margins_table(results: Path) -> pd.DataFrame:
+    """Image-level AUROC (percent) of our full-size networks with the defects hidden farther.
+
+    In both images of each pair, up to a sixteenth of the side beyond the mask and up to an eighth;
+    by every image score, of each record that has both.
+    """
+    rows: list[dict[str, Any]] = []
+    own = PRESETS["replication"].image_score  # leaves the score out of a detector's name
+    for record, run in _full_size(results):
+        content = record.content
+        if record.key.method != "n2n" or "hidden_alike_farther" not in content:
+            continue
+        for score, whole in content["image_scores"].items():
+            found = {
+                "whole images": whole["auroc"],
+                "hidden up to a sixteenth": content["hidden_alike"][score],
+                "hidden up to an eighth": content["hidden_alike_farther"][score],
+            }
+            plain = dataclasses.replace(record.settings, image_score=own)
+            named = {
+                "category": run["category"],
+                "detector": _detector(plain),
+                "seed": record.key.seed,
+            }
+            texts = {
+                name: "–" if value is None else f"{100 * value:.1f}"
+                for name, value in found.items()
+            }
+            rows.append(named | {"score": score} | texts)
+    return pd.DataFrame(rows)
 
 
 def hidden_table(found: pd.DataFrame) -> pd.DataFrame:

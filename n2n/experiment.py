@@ -20,6 +20,7 @@ from n2n.device import memory_errors, out_of_memory
 from n2n.errors import N2NError
 from n2n.files import write_whole
 from n2n.measurement import (
+    MARGINS,
     Measured,
     aurocs,
     development_metrics,
@@ -197,6 +198,7 @@ def _measure(
         },
         "hidden_defects": hidden_defects(images, detected.scored),
         "hidden_alike": hidden_alike(images, detected.scored),
+        "hidden_alike_farther": hidden_alike(images, detected.scored, MARGINS // 2),
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[good])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[good].max()),

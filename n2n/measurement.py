@@ -157,17 +157,20 @@ def hidden_defects(images: Category, maps: torch.Tensor) -> dict[str, float | No
     }
 
 
-def hidden_alike(images: Category, maps: torch.Tensor) -> dict[str, float | None]:
+def hidden_alike(
+    images: Category, maps: torch.Tensor, margins: int = MARGINS
+) -> dict[str, float | None]:
     """`hidden_defects`, but what is hidden in a bad image is hidden in the good ones, too.
 
     The AUROC is the share of the pairs of a normal and an anomalous image in which the anomalous
     one has the larger score (half of the ties). Here the two scores of a pair come from the same
     pixels, those outside the anomalous one's grown mask, so that 0.5 is what a detector reaches
-    that sees nothing but the defects. None as in `hidden_defects`; so are the arguments.
+    that sees nothing but the defects. None as in `hidden_defects`; so are the arguments, but that
+    masks may be grown by another part of the side than a sixteenth.
     """
     normal = maps[~images.labels]
     shares: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
-    rest = _beside_defects(images)
+    rest = _beside_defects(images, margins)
     for one, left in zip(maps[images.labels], rest[images.labels], strict=True):
         if len(normal) and left.any():
             others, own = image_scores(normal[:, left]), image_scores(one[left][None])
@@ -177,9 +180,9 @@ def hidden_alike(images: Category, maps: torch.Tensor) -> dict[str, float | None
     return {name: sum(found) / len(found) if found else None for name, found in shares.items()}
 
 
-def _beside_defects(images: Category) -> torch.Tensor:
+def _beside_defects(images: Category, margins: int = MARGINS) -> torch.Tensor:
     """All pixels but those in and around the defects, (N, S, S)."""
-    grow = images.masks.shape[-1] // MARGINS
+    grow = images.masks.shape[-1] // margins
     side = 2 * grow + 1
     # The maximum over a square is that over its columns' maxima; this is eight times as fast.
     grown = F.max_pool2d(images.masks[:, None].float(), (side, 1), 1, (grow, 0))

@@ -39,6 +39,7 @@ def record(
         peak_in_defect={"maps": 0.25, "scored": 0.5},
         hidden_defects={"max": 0.1, "mean": 0.2, "top1%": 0.3},
         hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},
+        hidden_alike_farther={"max": 0.3, "mean": None, "top1%": 0.7},
         training={"epochs": settings.epochs, "stopped": "epochs"},
         threshold={"image": 0.25},
         data={"fingerprint": images, "test_anomalous": 100},
@@ -243,6 +244,15 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
         }
     )
     assert found["alike"].tolist() == pytest.approx([60, 60, 50])
+    margins = confounds.margins_table(results)
+    assert list(margins["detector"].unique()) == [
+        "N2N, improved: the score calibrated", "N2N, as in the tables", "N2N, λ = 0.2"
+    ]  # fmt: skip
+    second = margins[(margins["detector"] == "N2N, as in the tables") & (margins["seed"] == 1)]
+    assert second.iloc[:, 3:].to_numpy().tolist() == [
+        ["max", "97.0", "40.0", "30.0"], ["mean", "60.0", "50.0", "–"],
+        ["top1%", "97.0", "60.0", "70.0"],
+    ]  # fmt: skip
     older = next(results.glob("runs/*/*/n2n/replication/seed1/record.json"))
     content = json.loads(older.read_text())
     del content["hidden_alike"]
