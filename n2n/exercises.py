@@ -59,28 +59,35 @@ def by_kind(
     """
     rows: list[dict[str, Any]] = []
     for name, record in varied_runs(results, base, *varied, category=category):
-        own = {"category": name}
-        own |= {setting.replace("_", " "): getattr(record.settings, setting) for setting in varied}
+        own = {"category": name} | _values(record, varied)
         rows += [own | kind for kind in of_each_kind(record, IMAGE_SCORES)]
     return _mean_of_seeds(rows, IMAGE_SCORES)
 
 
-def beside_untrained(results: Path, base: Settings = DEMO) -> pd.DataFrame:
-    """Pixel-level metrics (percent) of the trained network, the untrained, and the mean image.
+def beside_untrained(
+    results: Path, *varied: str, base: Settings = DEMO, category: str | None = None
+) -> pd.DataFrame:
+    """Pixel-level metrics (percent) of the trained network, the untrained, and of no network.
 
-    Means over the seeds.
+    The runs are those of `by_kind`; means over the seeds.
     """
     rows = []
-    for name, record in varied_runs(results, base):
+    for name, record in varied_runs(results, base, *varied, category=category):
+        own = {"category": name} | _values(record, varied)
         maps = {
             "trained": record.content["metrics"],
             "untrained": record.content["untrained"],
             "distance to the mean image": record.content["trivial"]["mean_image"],
+            "distance to the blurred image": record.content["trivial"]["blurred_image"],
         }
         for which, found in maps.items():
             shown = {NAMES[metric]: 100 * found["pixel"][metric] for metric in SHOWN}
-            rows.append({"category": name, "map": which} | shown)
+            rows.append(own | {"map": which} | shown)
     return _mean_of_seeds(rows, [NAMES[metric] for metric in SHOWN])
+
+
+def _values(record: Record, varied: Sequence[str]) -> dict[str, Any]:
+    return {setting.replace("_", " "): getattr(record.settings, setting) for setting in varied}
 
 
 def _mean_of_seeds(rows: list[dict[str, Any]], values: Sequence[str]) -> pd.DataFrame:
