@@ -18,7 +18,7 @@ from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
 from n2n.selection import category_names, own_records, parts_of, runs_of
 from n2n.sensitivity import BASE, variant_label
-from n2n.settings import BUDGET, DETECTION, PRESETS, changes
+from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes
 from n2n.tables import called_anomalous
 
 BUDGETS = (25, 100)  # epochs; of `longer_training`
@@ -74,14 +74,12 @@ def trace_figure(results: Path, part: Part) -> Figure:
     return figure
 
 
-def full_size_figure(results: Path) -> Figure:
-    """Detection along the training of the tables' own runs, on synthetic and on real defects."""
+def full_size_figure(results: Path, settings: Settings = PRESETS["replication"]) -> Figure:
+    """Detection along the training of a preset's runs, on synthetic and on real defects."""
     records = find_records(results)
     names = category_names(records)
     shown = {
-        record.key
-        for part in parts_of(records)
-        for record in runs_of(records, *part, PRESETS["replication"])
+        record.key for part in parts_of(records) for record in runs_of(records, *part, settings)
     }
     chosen = [(record, trace) for record, trace in traced(results) if record.key in shown]
     rows = max(-(-len(chosen) // 2), 1)
@@ -92,7 +90,7 @@ def full_size_figure(results: Path) -> Figure:
         axes.set_axis_off()
     for axes, (record, trace) in zip(grid.flat, chosen, strict=False):
         for part, style in (("test", "-"), ("development", ":")):
-            for level, colour in (("image_top1%", ANOMALOUS), ("pixel", NORMAL)):
+            for level, colour in ((f"image_{settings.image_score}", ANOMALOUS), ("pixel", NORMAL)):
                 name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
                     "test" if part == "test" else "synthetic"
                 )

@@ -194,7 +194,7 @@ PRESETS: dict[str, Settings] = {
         epochs=500,
         image_score="max",
     ),
-    # - learning_rate 1e-3: with 1e-6 the network hardly leaves its initialisation.
+    # - learning_rate 1e-3: with 1e-6 the network is far from its end after 100 epochs.
     # - epochs 100 = t_max: after 100 epochs the printed schedule would raise the rate again.
     # - image_score top1%: the best of the three on synthetic defects.
     # - loss_range unit: on [-1, 1] Eq. (2) turns negative where two greys lie on either side of 0.
