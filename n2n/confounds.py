@@ -75,7 +75,12 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
                     }
                 )
     frame = pd.DataFrame(rows, columns=["detector", "column", "auroc"])
-    wide = frame.pivot_table(index="detector", columns="column", values="auroc", sort=False)
+    return _by_detector(frame)
+
+
+def _by_detector(found: pd.DataFrame) -> pd.DataFrame:
+    """From rows of detector, column and auroc a row per detector: means, a dash where none is."""
+    wide = found.pivot_table(index="detector", columns="column", values="auroc", sort=False)
     wide.columns.name = None
     return wide.round(1).astype(object).where(wide.notna(), "–").reset_index()
 
@@ -191,10 +196,10 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
     detectors = [(record, _detector(record.settings)) for record in own_records(results)]
     for name, runs in runs_of_every_method(records).items():
         detectors += [(run, name) for part in runs.values() for run in part if name != "N2N"]
+    full = PRESETS["replication"]
     for record, detector in detectors:
         settings = record.content["settings"]
         score = settings.get("image_score") or METHODS[record.key.method].score
-        full = PRESETS["replication"]
         same = (settings["image_size"], settings.get("width", full.width))
         if same == (full.image_size, full.width) and score:
             run = (names[record.key.part], detector, score, settings.get("epochs", 0))
@@ -253,17 +258,16 @@ def margins_table(results: Path) -> pd.DataFrame:
         content = record.content
         if record.key.method != "n2n" or "hidden_alike_farther" not in content:
             continue
+        named = {
+            "category": run["category"],
+            "detector": _detector(dataclasses.replace(record.settings, image_score=own)),
+            "seed": record.key.seed,
+        }
         for score, whole in content["image_scores"].items():
             found = {
                 "whole images": whole["auroc"],
                 "hidden up to a sixteenth": content["hidden_alike"][score],
                 "hidden up to an eighth": content["hidden_alike_farther"][score],
-            }
-            plain = dataclasses.replace(record.settings, image_score=own)
-            named = {
-                "category": run["category"],
-                "detector": _detector(plain),
-                "seed": record.key.seed,
             }
             texts = {
                 name: "–" if value is None else f"{100 * value:.1f}"
@@ -353,11 +357,7 @@ def _detectors_figure(
 def kinds_table(found: pd.DataFrame) -> pd.DataFrame:
     """What `kinds_figure` draws, as text; the number of images behind each kind."""
     columns = found["category"] + ", " + found["defect"] + " (" + found["images"].astype(str) + ")"
-    wide = found.assign(column=columns).pivot_table(
-        index="detector", columns="column", values="auroc", sort=False
-    )
-    wide.columns.name = None
-    return wide.round(1).astype(object).where(wide.notna(), "–").reset_index()
+    return _by_detector(found.assign(column=columns))
 
 
 def _detector(settings: Settings) -> str:

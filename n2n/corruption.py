@@ -43,9 +43,10 @@ def draw_noise(shape: tuple[int, ...], settings: Settings, generator: torch.Gene
     before, and all count the same (Wyatt et al. 2022 let the finer ones count less). Each pixel
     keeps the mean and the deviation.
     """
-    epsilon = _standard_noise(shape, settings.noise_grain, generator)
-    for octave in range(1, settings.noise_octaves):
-        epsilon += _standard_noise(shape, settings.noise_grain // 2**octave, generator)
+    coarsest, *finer = settings.noise_grains
+    epsilon = _standard_noise(shape, coarsest, generator)
+    for grain in finer:
+        epsilon += _standard_noise(shape, grain, generator)
     deviation = settings.noise_std / math.sqrt(settings.noise_octaves)
     return epsilon.mul_(deviation).add_(settings.noise_mean)
 

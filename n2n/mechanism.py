@@ -73,8 +73,7 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
 def _value(settings: Settings, varied: str) -> object:
     """What the settings have for one of `VARIED`; of several octaves, every grain."""
     if settings.noise_octaves > 1 and varied == "grain of the noise":
-        grains = [settings.noise_grain // 2**octave for octave in range(settings.noise_octaves)]
-        return " + ".join(str(grain) for grain in grains)
+        return " + ".join(str(grain) for grain in settings.noise_grains)
     return getattr(settings, VARIED[varied][0])
 
 

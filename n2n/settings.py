@@ -123,7 +123,7 @@ class Settings:
                 "from 1 to an eighth of the image size",
             ),
             "noise_octaves": (
-                1 <= self.noise_octaves <= max(1, self.noise_grain).bit_length(),
+                1 <= self.noise_octaves <= self.noise_grain.bit_length(),
                 "at least 1, and not so many that the last one's grain is below a pixel",
             ),
             "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
@@ -165,6 +165,11 @@ class Settings:
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise N2NError(f"The setting {name}={getattr(self, name)} must be {rule}.")
+
+    @property
+    def noise_grains(self) -> tuple[int, ...]:
+        """Pixels between the values of each noise that is added up, the coarsest first."""
+        return tuple(self.noise_grain // 2**octave for octave in range(self.noise_octaves))
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values for a run record."""
