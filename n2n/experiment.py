@@ -28,6 +28,7 @@ from n2n.measurement import (
     hidden_alike,
     hidden_defects,
     measure_test,
+    passed_defects,
     peak_in_defect,
     point_metrics,
     reconstruction_errors,
@@ -204,6 +205,7 @@ def _measure(
             "pixel": float(held_out_seen.maps[good].max()),
         },
         "development": development_metrics(development, held_out_seen),
+        "passed_defects": passed_defects(development, held_out_seen),
         "inference": {"seconds_per_image": round(per_image, 4)},
     }
     return content, detected

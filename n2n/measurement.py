@@ -18,7 +18,7 @@ from n2n.device import describe, peak_memory_mib
 from n2n.plan import Run
 from n2n.records import provenance
 from n2n.settings import IMAGE_SCORES
-from n2n.synthetic import synthetic_defects
+from n2n.synthetic import KINDS, synthetic_defects
 
 MARGINS = 16  # hidden around a defect: one such part of the side, as the loss's filters reach far
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
@@ -216,6 +216,33 @@ def development_metrics(development: Category, detected: Detection) -> dict[str,
             ),
         )
     return found
+
+
+def passed_defects(development: Category, detected: Detection) -> dict[str, float | None]:
+    """How much of each kind of synthetic defect the reconstruction shows: 1 is all of it, 0 none.
+
+    With a defect d on a normal image x, the reconstruction r(x + d) differs from r(x) by what of d
+    passes the network. Its share is the least-squares one, ``sum(d (r(x + d) - r(x))) / sum(d^2)``
+    over all pixels of all defects of the kind. A network that puts normal surface in the place of
+    a defect lets none of it pass, and so does one that restores nothing at all; one that copies
+    its input lets all of it pass. None where a kind's defects change no pixel.
+
+    Args:
+        development: of `development_set`, which draws each kind on each of the first images.
+        detected: in it, with the same noise on every image.
+    """
+    bad = development.labels
+    count = int(bad.sum()) // len(KINDS)
+    x, r = (
+        images[bad].float() - images[~bad][:count].float().repeat_interleave(len(KINDS), 0)
+        for images in (development.test, detected.reconstructions)
+    )
+    shares = {}
+    for number, kind in enumerate(KINDS):
+        drawn, shown = (change[number :: len(KINDS)].double() for change in (x, r))
+        size = float((drawn**2).sum())
+        shares[kind] = float((drawn * shown).sum()) / size if size else None
+    return shares
 
 
 def point_metrics(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:

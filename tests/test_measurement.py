@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
 from n2n.corruption import normalise
@@ -19,6 +20,7 @@ from n2n.measurement import (
     development_set,
     hidden_alike,
     hidden_defects,
+    passed_defects,
     peak_in_defect,
     reconstruction_errors,
 )
@@ -129,6 +131,37 @@ def test_the_development_set_is_held_out_and_never_tested(category: Category) ->
     assert not development.masks[:3].any()
     assert development.masks[3:].flatten(1).any(1).all()
     assert set(development.defects[3:]) == {"scratch", "stain", "transplant"}
+
+
+def test_what_of_a_defect_passes(category: Category) -> None:
+    """Copies pass whole, normal surface in their place not at all, half the contrast by half."""
+    development = development_set(category, torch.arange(6))
+    normal = development.test[:6].repeat_interleave(3, 0)
+
+    def passed(good: torch.Tensor, bad: torch.Tensor) -> dict[str, float | None]:
+        seen = Detection(torch.empty(0), torch.empty(0), torch.cat([good, bad]))
+        return passed_defects(development, seen)
+
+    whole, none = ({"transplant": v, "stain": v, "scratch": v} for v in (1.0, 0.0))
+    assert passed(development.test[:6], development.test[6:]) == whole
+    assert passed(development.test[:6], normal) == none
+    half = (development.test.float() / 2).round().to(torch.uint8)
+    assert passed(half[:6], half[6:]) == pytest.approx(dict.fromkeys(whole, 0.5), abs=0.01)
+
+    restored = normal.clone()  # of the first kind only; of the third a fifth, by scikit-learn
+    restored[::3] = development.test[6::3]
+    fifth = (normal[2::3] + 0.2 * (development.test[8::3].float() - normal[2::3])).round()
+    restored[2::3] = fifth.to(torch.uint8)
+    found = passed(development.test[:6], restored)
+    drawn = (development.test[8::3].float() - normal[2::3]).flatten().numpy()
+    shown = (restored[2::3].float() - normal[2::3]).flatten().numpy()
+    slope = LinearRegression(fit_intercept=False).fit(drawn[:, None], shown).coef_[0]
+    assert found == pytest.approx({"transplant": 1, "stain": 0, "scratch": slope}, abs=1e-6)
+
+    flat = replace(category, train=torch.full_like(category.train, 100))
+    alike = development_set(flat, torch.arange(6))
+    seen = Detection(torch.empty(0), torch.empty(0), alike.test)
+    assert passed_defects(alike, seen) == {"transplant": None, "stain": 1.0, "scratch": 1.0}
 
 
 def test_how_large_the_masks_are(category: Category) -> None:
