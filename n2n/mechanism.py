@@ -147,7 +147,7 @@ def _group(changed: dict[str, object]) -> str:
     """What kind of change a training of the small study is."""
     if any("noise" in name for name in changed):
         return "other noise"
-    if changed.keys() & {"attention", "network", "global_residual"}:
+    if changed.keys() & {"attention", "module", "network", "global_residual"}:
         return "another network"
     if changed.keys() & {"alpha", "sigmas", "c1", "c2", "border", "loss_range"}:
         return "another loss"

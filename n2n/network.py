@@ -7,6 +7,8 @@ module and without SRMNet's global residual, which would pass the noise on to th
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,13 +45,16 @@ class ResidualAttention(nn.Module):
     """The residual attention module of Section 3.2.1, after each concatenation.
 
     Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions
-    and weighs its channels by global pooling (squeeze and excitation).
+    and weighs its channels by global pooling (squeeze and excitation). For comparison it can go
+    without this gate, ``module="no-gate"``, or without the other pathway, ``"no-identity"``.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, module: str = "whole") -> None:
         super().__init__()
         squeezed = max(outputs // REDUCTION, LEAST)
-        self.identity = conv1x1(inputs, outputs)
+        # Either is made in any case, so that the rest begins with the same weights
+        identity = conv1x1(inputs, outputs)
+        self.identity = identity if module != "no-identity" else None
         self.residual = nn.Sequential(
             conv1x1(inputs, outputs),
             nn.ReLU(inplace=True),
@@ -57,19 +62,21 @@ class ResidualAttention(nn.Module):
             nn.ReLU(inplace=True),
             conv3x3(outputs, outputs),
         )
-        self.attention = nn.Sequential(
+        attention = nn.Sequential(
             GlobalMean(),
             conv1x1(outputs, squeezed),
             nn.ReLU(inplace=True),
             conv1x1(squeezed, outputs),
             nn.Sigmoid(),
         )
+        self.attention = attention if module != "no-gate" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
-        residual = self.residual(x)
-        result: Tensor = self.identity(x) + residual * self.attention(residual)
-        return result
+        result: Tensor = self.residual(x)
+        if self.attention is not None:
+            result = result * self.attention(result)
+        return result if self.identity is None else self.identity(x) + result
 
 
 class SKFF(nn.Module):
@@ -138,14 +145,19 @@ class MNet(nn.Module):
         attention: False replaces every residual attention module by a 1x1 convolution, as the
             ablation of Table 5 does.
         global_residual: add the input to the output, as SRMNet does; the text does not mention it.
+        module: what of each residual attention module there is; see `ResidualAttention`.
     """
 
     def __init__(
-        self, width: int = 32, attention: bool = True, global_residual: bool = False
+        self,
+        width: int = 32,
+        attention: bool = True,
+        global_residual: bool = False,
+        module: str = "whole",
     ) -> None:
         super().__init__()
         self.global_residual = global_residual
-        block = ResidualAttention if attention else conv1x1
+        block = partial(ResidualAttention, module=module) if attention else conv1x1
         channels = [width * 2**level for level in range(LEVELS)]
         self.lift = conv3x3(3, width)  # shared by the inputs of every size
         self.encoder = nn.ModuleList(

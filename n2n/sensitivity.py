@@ -45,6 +45,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "image_score": {"max": "maximum score", "mean": "mean score"},
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
+    "module": {"no-gate": "without the gate", "no-identity": "without residual connections"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
     "fresh_noise": {False: "each image keeps its noise"},
     "noise_at_test": {False: "no noise on test images"},

@@ -71,6 +71,7 @@ class Settings:
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
     width: int = 32  # channels at full resolution; doubles at each of three halvings
     attention: bool = True  # False: Table 5's ablation
+    module: Literal["whole", "no-gate", "no-identity"] = "whole"  # of the residual attention
     global_residual: bool = False  # True: the input is added to the output, as in SRMNet
 
     # Loss and anomaly map, Eq. (2)-(9)
@@ -130,6 +131,10 @@ class Settings:
             "network": (
                 self.network == "mnet" or (self.attention and not self.global_residual),
                 "mnet where the attention or the global residual is changed",
+            ),
+            "module": (
+                self.module == "whole" or (self.network == "mnet" and self.attention),
+                "whole where there is no residual attention module",
             ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -133,6 +134,28 @@ def test_residual_attention_is_its_description(inputs, outputs):
     assert block.identity.kernel_size == (1, 1)
     assert block.residual[0].kernel_size == (1, 1)
     assert [c.kernel_size[0] for c in convolutions] == [1, 1, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("missing", ["identity", "attention"])
+def test_a_part_of_the_module_goes_without_the_rest(missing):
+    """Without the identity the gated pathway is left; without the gate its weight is one."""
+    networks = {}
+    for module in ("whole", "no-identity" if missing == "identity" else "no-gate"):
+        torch.manual_seed(1)
+        networks[module] = MNet(WIDTH, module=module)
+    whole, other = (dict(network.named_parameters()) for network in networks.values())
+    assert other.keys() == {name for name in whole if missing not in name.split(".")}
+    assert all(torch.equal(whole[name], weights) for name, weights in other.items())
+    block = networks[module].encoder[1]
+    weights = {name: p for name, p in whole.items() if name.startswith("encoder.1.")}
+    absent = "identity.weight" if missing == "identity" else "attention.3.weight"
+    bias = absent.replace("weight", "bias")
+    weights[f"encoder.1.{absent}"] = torch.zeros_like(weights[f"encoder.1.{absent}"])
+    closed = torch.zeros if missing == "identity" else partial(torch.full, fill_value=99.0)
+    weights[f"encoder.1.{bias}"] = closed(weights[f"encoder.1.{bias}"].shape)
+    x = image(2, block.residual[0].in_channels, 12, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), plain_attention(x, weights, "encoder.1"))
 
 
 # ---- Shapes and sizes

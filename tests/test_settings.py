@@ -31,6 +31,7 @@ OTHERS = {
     "width": [8, 64],
     "attention": [False],
     "global_residual": [True],
+    "module": ["no-gate", "no-identity"],
     "loss": ["pytorch-msssim"],
     "alpha": [0.0, 0.025, 1.0],
     "sigmas": [(1.5,), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0)],
