@@ -16,12 +16,20 @@ from matplotlib.figure import Figure
 from n2n.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
-from n2n.selection import category_names, own_records, parts_of, runs_of
+from n2n.selection import (
+    category_names,
+    of_the_same_seeds,
+    own_records,
+    parts_of,
+    runs_of,
+    varied_runs,
+)
 from n2n.sensitivity import BASE, variant_label
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes
 from n2n.tables import called_anomalous
 
 BUDGETS = (25, 100)  # epochs; of `longer_training`
+ALONG = (2, 5, 10, 20, 40)  # epochs; of `losses_along`
 
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
@@ -214,6 +222,31 @@ def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
         *by, "largest jump", "images, synthetic", "images", "images, maximum", "pixels", "found",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True).round(1)
+
+
+def losses_along(results: Path) -> pd.DataFrame:
+    """How fast networks learn that lack a part of the residual attention module (Section 3.2.1).
+
+    Validation loss, in thousandths, after some of the epochs of the small study, a row per part and
+    network: the mean over the seeds that all networks of the part have.
+    """
+    runs: dict[str, dict[str, list[Record]]] = {}
+    for category, record in varied_runs(results, BASE, "module"):
+        network = variant_label(changes(record.settings, BASE))
+        runs.setdefault(category, {}).setdefault(network, []).append(record)
+    rows = []
+    for category, networks in runs.items():
+        shared = of_the_same_seeds(list(networks.values()))
+        for network, records in zip(networks, shared, strict=True):
+            losses = [
+                record.table("history.csv").set_index("epoch")["validation_loss"]
+                for record in records
+            ]
+            mean = 1000 * pd.concat(losses, axis=1).mean(axis=1, skipna=False)
+            row = {"category": category, "network": network, "seeds": len(records)}
+            rows.append(row | {f"epoch {epoch}": mean.get(epoch) for epoch in ALONG})
+    columns = ["category", "network", "seeds", *(f"epoch {epoch}" for epoch in ALONG)]
+    return pd.DataFrame(rows, columns=columns).round(1)
 
 
 def longer_training(results: Path, part: Part) -> pd.DataFrame:

@@ -184,6 +184,26 @@ def noise_panels(
     return figure
 
 
+def passed_panels(kinds: Sequence[str], columns: Mapping[str, Tensor]) -> Figure:
+    """What becomes of drawn defects: a row per kind, a column per stage.
+
+    Args:
+        kinds: of the defects.
+        columns: by the title of each, its pictures, (len(kinds), 3, H, W) on [0, 1].
+    """
+    figure, grid = plt.subplots(
+        len(kinds), len(columns), figsize=(2 * len(columns), 2 * len(kinds) + 0.3),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for column, (title, pictures) in enumerate(columns.items()):
+        for row, kind in enumerate(kinds):
+            grid[row, column].imshow(_hwc(pictures[row]))
+            grid[row, column].set(xticks=[], yticks=[])
+            grid[row, 0].set_ylabel(kind, fontsize=9)
+        grid[0, column].set_title(title, fontsize=9)
+    return figure
+
+
 def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """An image (H, W, 3) uint8 with the predicted pixels (H, W) bool tinted red."""
     tinted = image.astype(np.float32)

@@ -15,6 +15,7 @@ from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
 from n2n.selection import category_names, own_records, varied_runs
 from n2n.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
+from n2n.synthetic import KINDS
 
 # By `mechanism_table`, and how each is called there
 VARIED: dict[str, tuple[str, ...]] = {
@@ -66,6 +67,28 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
     means = {name: (name, "mean") for name in columns[3:]}
     return (
         frame.groupby(["category", varied], sort=False).agg(seeds=("seeds", "count"), **means)
+        .round(1).reset_index()
+    )  # fmt: skip
+
+
+def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
+    """How much of each kind of synthetic defect passes the network, in percent, by its noise.
+
+    See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
+    from ``base`` in the noise alone.
+    """
+    rows = [
+        {"category": name, "noise": variant_label(changes(record.settings, base)), "seeds": 1}
+        | record.content["passed_defects"]
+        for name, record in varied_runs(results, base, "noise", *VARIED["grain of the noise"])
+        if "passed_defects" in record.content
+    ]
+    frame = pd.DataFrame(rows, columns=["category", "noise", "seeds", *KINDS])
+    frame["noise"] = frame["noise"].replace("the base", f"λ = {base.noise:g}")
+    frame[list(KINDS)] = 100 * frame[list(KINDS)].astype(float)
+    means = {kind: (kind, "mean") for kind in KINDS}
+    return (
+        frame.groupby(["category", "noise"], sort=False).agg(seeds=("seeds", "sum"), **means)
         .round(1).reset_index()
     )  # fmt: skip
 

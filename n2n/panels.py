@@ -16,8 +16,11 @@ from n2n.data import Category, load_category
 from n2n.detection import Detection, detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
+from n2n.measurement import development_set
 from n2n.records import WEIGHTS, Record
 from n2n.settings import Settings
+from n2n.synthetic import KINDS
+from n2n.training import split_validation
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
@@ -81,6 +84,41 @@ def noise_panels(
     noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
     shown = [to_unit(x).clamp(0, 1).cpu() for x in (noisy, network(noisy))]
     return _once(figures.noise_panels(NOISES, shown[0], shown[1], settings.noise))
+
+
+@torch.inference_mode()
+def passed_panels(
+    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
+) -> Figure | str:
+    """What of each kind of synthetic defect passes, on the first held-out image; or why not.
+
+    The share that a kind's name gives is that of all its defects; see
+    `n2n.measurement.passed_defects`.
+    """
+    at_hand = _at_hand(record, data, results, device)
+    if isinstance(at_hand, str):
+        return at_hand
+    images, network, settings, _, where = at_hand
+    _, held_out = split_validation(len(images.train), settings.validation_fraction, record.key.seed)
+    development = development_set(images, held_out)
+    normal, first = development.test[:1], int((~development.labels).sum())
+    defective = development.test[first : first + len(KINDS)]
+    seen = torch.cat([normal, defective])
+    corruption = settings.noise if settings.noise_at_test else 0.0
+    noisy = to_unit(corrupt(normalise(seen), fixed_noise(settings), corruption)).clamp(0, 1)
+    painted = detect(network, seen, settings, where, progress=False).reconstructions / 255
+    columns = {
+        "normal image": normal.expand_as(defective) / 255,
+        "with a defect": defective / 255,
+        "what the network gets": noisy[1:],
+        "what it paints": painted[1:],
+        "what passes": (0.5 + painted[1:] - painted[:1]).clamp(0, 1),
+    }
+    shares = record.content.get("passed_defects", {})
+    rows = [
+        f"{kind}: {shares[kind]:.0%}" if shares.get(kind) is not None else kind for kind in KINDS
+    ]
+    return _once(figures.passed_panels(rows, columns))
 
 
 def _once(figure: Figure) -> Figure:

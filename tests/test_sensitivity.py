@@ -196,6 +196,32 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_losses_along_the_training(tmp_path: Path) -> None:
+    """Of the seeds that every network has, by hand."""
+
+    def trained(settings: Settings, seed: int, losses: list[float]) -> None:
+        def files(folder: Path) -> None:
+            epochs = range(1, len(losses) + 1)
+            table = pd.DataFrame({"epoch": epochs, "validation_loss": losses})
+            table.to_csv(folder / "history.csv", index=False)
+
+        write(tmp_path, settings, seed=seed, files=files)
+
+    trained(small(), 0, [0.5, 0.030, 0.4, 0.4, 0.010])
+    trained(small(), 1, [0.5, 0.050, 0.4, 0.4, 0.020])
+    trained(small(), 2, [0.5, 0.9, 0.4, 0.4, 0.9])
+    trained(small(module="no-identity"), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    trained(small(module="no-identity"), 1, [0.5, 0.4, 0.4])  # stopped early
+    trained(small(module="no-gate", width=8), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    found = course.losses_along(tmp_path).set_index("network")
+    assert found.index.tolist() == ["without residual connections", "the base"]
+    assert found["seeds"].tolist() == [2, 2]
+    assert found["epoch 2"].tolist() == [300, 40]
+    assert np.isnan(found.loc["without residual connections", "epoch 5"])
+    assert found.loc["the base", "epoch 5"] == 15
+    assert found["epoch 10"].isna().all()
+
+
 def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
     for epochs, image in ((25, 0.5), (100, 0.75)):
         for noise in (0.3, 0.0):
@@ -297,6 +323,17 @@ def test_tables_from_records(results: Path) -> None:
     grains = mechanism.mechanism_table(results, varied="grain of the noise")
     assert list(grains["grain of the noise"]) == [1, 4, "4 + 2 + 1"]
     assert mechanism.mechanism_table(results, varied="pixels per side")["seeds"].tolist() == [2]
+    assert mechanism.passed_table(results).empty  # in no older record
+    for seed, share in ((3, 0.75), (4, 0.25)):
+        passed = {"transplant": 1.0, "stain": share, "scratch": None}
+        write(results, small(), seed=seed, passed_defects=passed)
+    write(results, small(noise_grain=16), seed=3, passed_defects=dict.fromkeys(passed, 0.125))
+    write(results, small(width=8), seed=3, passed_defects=dict.fromkeys(passed, 0.1))
+    shares = mechanism.passed_table(results).set_index("noise")
+    assert shares.index.tolist() == ["λ = 0.3", "noise grain 16"]
+    assert shares.loc["λ = 0.3", ["seeds", "transplant", "stain"]].tolist() == [2, 100, 50]
+    assert np.isnan(shares.loc["λ = 0.3", "scratch"])
+    assert shares.loc["noise grain 16", "scratch"] == 12.5
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")
