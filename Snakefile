@@ -25,7 +25,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from n2n.baseline_settings import METHODS
+from n2n.baselines.settings import METHODS
 from n2n.notebooks import STUDY_PAGES, page_title
 from n2n.plan import read_study
 from n2n.records import RECORD
@@ -82,7 +82,7 @@ def of_table(number):
     """The runs that a table shows."""
     from n2n.paper import printed_cells
     from n2n.settings import make_settings
-    from n2n.tables import wanted_settings
+    from n2n.analysis.tables import wanted_settings
 
     cells = printed_cells()
     cells = cells[cells["table"] == number]

@@ -29,7 +29,7 @@ from sklearn.metrics import (
 
 from benchmarks.common import name_of, now, provenance, resident_peak, write_table
 from n2n import metrics
-from n2n.anomalib_models import _allow_torchvision
+from n2n.baselines.anomalib_models import _allow_torchvision
 
 CPU = torch.device("cpu")
 Maps = NDArray[np.float32]

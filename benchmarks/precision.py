@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 
 from benchmarks.common import name_of, now, provenance, write_table
+from n2n.analysis.sensitivity import BASE, changes
 from n2n.data import load_category
 from n2n.detection import detect
 from n2n.device import choose_device
@@ -24,7 +25,6 @@ from n2n.experiment import load_network
 from n2n.measurement import aurocs
 from n2n.paper import label
 from n2n.records import WEIGHTS, find_records
-from n2n.sensitivity import BASE, changes
 from n2n.settings import PRESETS, settings_from_dict
 
 REPLICATION = PRESETS["replication"]

@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 
 from benchmarks.common import RESULTS, name_of, now, peak_mib, provenance, training, write_table
+from n2n.analysis.figures import NORMAL, style
 from n2n.device import choose_device, choose_precision, keep_freed_memory
-from n2n.figures import NORMAL, style
 from n2n.settings import make_settings
 from n2n.training import train, train_step
 

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n import demo_data
+from n2n.analysis.tables import compare_all, matching_records, write_tables
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook, page_title
@@ -20,7 +21,6 @@ from n2n.paper import printed_cells
 from n2n.progress import say
 from n2n.records import Record, find_records
 from n2n.settings import budget, changes, make_settings
-from n2n.tables import compare_all, matching_records, write_tables
 
 PAPER_DATASETS = ("MPDD", "VisA")
 EXECUTED = Path("book/executed")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from n2n import __version__
-from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
+from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
 from n2n.settings import PRESETS, Settings, budget, make_settings
 
@@ -345,7 +345,7 @@ def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, preci
 )  # fmt: skip
 def tables(results: Path, out: Path, preset: str) -> None:
     """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
-    from n2n.tables import compare_all, summary, write_tables
+    from n2n.analysis.tables import compare_all, summary, write_tables
 
     _must_exist(results)
     cells = compare_all(results, preset)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n import metrics
+from n2n.baselines.trivial import trivial_metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import memory_errors, out_of_memory
@@ -44,7 +45,6 @@ from n2n.records import (
 )
 from n2n.settings import DETECTION, Settings, settings_from_dict
 from n2n.training import Trained, build_network, read_saved, split_validation, train
-from n2n.trivial import trivial_metrics
 
 
 def measure(

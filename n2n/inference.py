@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from n2n.analysis.figures import overlay
 from n2n.data import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, reason
 from n2n.experiment import load_network
-from n2n.figures import overlay
 from n2n.files import write_whole
 from n2n.records import RECORD
 

@@ -218,14 +218,14 @@ def development_metrics(development: Category, detected: Detection) -> dict[str,
     return found
 
 
-def passed_defects(development: Category, detected: Detection) -> dict[str, float | None]:
+def passed_defects(development: Category, detected: Detection) -> dict[str, float]:
     """How much of each kind of synthetic defect the reconstruction shows: 1 is all of it, 0 none.
 
     With a defect d on a normal image x, the reconstruction r(x + d) differs from r(x) by what of d
     passes the network. Its share is the least-squares one, ``sum(d (r(x + d) - r(x))) / sum(d^2)``
     over all pixels of all defects of the kind. A network that puts normal surface in the place of
     a defect lets none of it pass, and so does one that restores nothing at all; one that copies
-    its input lets all of it pass. None where a kind's defects change no pixel.
+    its input lets all of it pass. NaN where a kind's defects change no pixel.
 
     Args:
         development: of `development_set`, which draws each kind on each of the first images.
@@ -241,7 +241,7 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
     for number, kind in enumerate(KINDS):
         drawn, shown = (change[number :: len(KINDS)].double() for change in (x, r))
         size = float((drawn**2).sum())
-        shares[kind] = float((drawn * shown).sum()) / size if size else None
+        shares[kind] = float((drawn * shown).sum()) / size if size else float("nan")
     return shares
 
 

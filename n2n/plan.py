@@ -29,8 +29,8 @@ from typing import Any
 
 import yaml
 
-from n2n import baseline_settings
-from n2n.baseline_settings import BaselineSettings, make_baseline_settings
+from n2n.baselines import settings as baseline_settings
+from n2n.baselines.settings import BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import RECORD, Part, Record, RunKey
 from n2n.settings import (

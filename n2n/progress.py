@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from n2n.baseline_settings import BaselineSettings
+from n2n.baselines.settings import BaselineSettings
 from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study

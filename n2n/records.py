@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from n2n.baseline_settings import BaselineSettings
+from n2n.baselines.settings import BaselineSettings
 from n2n.errors import BusyError, N2NError, reason
 from n2n.settings import Settings, settings_from_dict
 

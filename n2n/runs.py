@@ -6,8 +6,9 @@ import dataclasses
 import time
 from pathlib import Path
 
-from n2n import baselines, experiment
-from n2n.baseline_settings import BaselineSettings
+from n2n import experiment
+from n2n.baselines import methods
+from n2n.baselines.settings import BaselineSettings
 from n2n.data import load_category
 from n2n.device import choose_device, choose_precision, reset_peak_memory
 from n2n.measurement import about_data, about_run
@@ -71,7 +72,7 @@ def make_record(
         refuse_other_images(key, results, images.fingerprint)
         prepared = time.monotonic() - began
         if isinstance(run.settings, BaselineSettings):
-            found = baselines.measure(run, run.settings, images, where, precision, progress)
+            found = methods.measure(run, run.settings, images, where, precision, progress)
         else:
             found = experiment.measure(
                 run, run.settings, images, results, where, precision,

@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from n2n.baseline_settings import METHODS, BaselineSettings, make_baseline_settings
+from n2n.analysis.tables import matching_records, wanted_settings
+from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.paper import printed_cells
@@ -18,7 +19,6 @@ from n2n.progress import say, work_of
 from n2n.records import RECORD, find_records, is_running
 from n2n.runs import make_record
 from n2n.settings import Settings, budget, make_settings
-from n2n.tables import matching_records, wanted_settings
 
 
 def missing_runs(

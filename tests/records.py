@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from n2n.baseline_settings import BaselineSettings
+from n2n.baselines.settings import BaselineSettings
 from n2n.plan import Run
 from n2n.records import write_record
 from n2n.settings import Settings

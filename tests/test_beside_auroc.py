@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from n2n.baseline_settings import make_baseline_settings
-from n2n.beside_auroc import every_metric, localisation
+from n2n.analysis.beside_auroc import every_metric, localisation
+from n2n.analysis.tables import compare
+from n2n.baselines.settings import make_baseline_settings
 from n2n.settings import make_settings
-from n2n.tables import compare
 from tests.records import write
 
 UNTRAINED = {

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from n2n import confounds
-from n2n.baseline_settings import make_baseline_settings
-from n2n.exercises import DEMO, beside_untrained, by_kind, copying
-from n2n.panels import input_panels
+from n2n.analysis import confounds
+from n2n.analysis.exercises import DEMO, beside_untrained, by_kind, copying
+from n2n.analysis.panels import input_panels
+from n2n.baselines.settings import make_baseline_settings
 from n2n.plan import Run
 from n2n.runs import make_record
 from n2n.settings import Settings, make_settings

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from n2n import gans
-from n2n.baseline_settings import BaselineSettings, make_baseline_settings
-from n2n.baselines import fit, score
+from n2n.baselines import gans
+from n2n.baselines.gans import GAN, AutoEncoder, Discriminator, Judgement, Losses
+from n2n.baselines.methods import fit, score
+from n2n.baselines.settings import BaselineSettings, make_baseline_settings
 from n2n.corruption import normalise
 from n2n.errors import N2NError
-from n2n.gans import GAN, AutoEncoder, Discriminator, Judgement, Losses
 from n2n.plan import Run
 from n2n.records import find_records
 from n2n.runs import make_record
@@ -279,7 +279,7 @@ def test_the_command_needs_no_extra(parts: Path, tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('anomalib', 'torchvision', 'timm', 'lightning'): sys.modules[name] = None\n"
         "import torch; torch.set_num_threads(1)\n"
-        "from n2n import gans; gans.WIDTH = 8\n"
+        "from n2n.baselines import gans; gans.WIDTH = 8\n"
         "from n2n.cli import main\n"
         "for method in ('skip-ganomaly', 'dagan'):\n"
         "    main(['run', '--dataset', 'parts', '--category', 'disc', '--image-size', '64',\n"

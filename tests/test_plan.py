@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from n2n.baseline_settings import make_baseline_settings
+from n2n.baselines.settings import make_baseline_settings
 from n2n.cli import _parse_setting, main
 from n2n.errors import N2NError
 from n2n.plan import Run, read_study, run_of

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n.baseline_settings import make_baseline_settings
+from n2n.baselines.settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.records import (
     RunKey,

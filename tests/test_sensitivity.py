@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n import beyond, confounds, course, mechanism, sensitivity
-from n2n.baseline_settings import make_baseline_settings
+from n2n.analysis import beyond, confounds, course, mechanism, sensitivity
+from n2n.baselines.settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.settings import Settings, changes, make_settings
 from tests.records import write
@@ -334,6 +334,11 @@ def test_tables_from_records(results: Path) -> None:
     assert shares.loc["λ = 0.3", ["seeds", "transplant", "stain"]].tolist() == [2, 100, 50]
     assert np.isnan(shares.loc["λ = 0.3", "scratch"])
     assert shares.loc["noise grain 16", "scratch"] == 12.5
+    drawn = mechanism.passed_figure(shares.reset_index()).axes[0]
+    assert [text.get_text() for text in drawn.get_yticklabels()] == shares.index.tolist()
+    assert {line.get_label(): list(line.get_xdata())[1] for line in drawn.get_lines()} == {
+        "transplant": 12.5, "stain": 12.5, "scratch": 12.5
+    }  # fmt: skip
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")

@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n import figures, markup
-from n2n.baseline_settings import make_baseline_settings
-from n2n.baseline_tables import baselines_beside_paper, costs
-from n2n.markup import escape_markdown, to_markdown
-from n2n.settings import make_settings
-from n2n.tables import (
+from n2n.analysis import figures, markup
+from n2n.analysis.baseline_tables import baselines_beside_paper, costs
+from n2n.analysis.markup import escape_markdown, to_markdown
+from n2n.analysis.tables import (
     at_threshold,
     compare,
     compare_all,
@@ -26,6 +24,8 @@ from n2n.tables import (
     verdict,
     write_tables,
 )
+from n2n.baselines.settings import make_baseline_settings
+from n2n.settings import make_settings
 from tests.records import write
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from n2n import verdicts
-from n2n.baseline_settings import make_baseline_settings
+from n2n.analysis import verdicts
+from n2n.baselines.settings import make_baseline_settings
 from tests.records import write
 from tests.test_tables import record
 

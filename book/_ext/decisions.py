@@ -2,8 +2,8 @@
 
 ``{decisions-overview}`` is a table of all decisions; ``{decisions} TOPIC`` writes out those of one
 topic. The values of settings are taken from `n2n.settings`, so the ledger cannot disagree with
-the code, and the measured effects from the run records (`n2n.sensitivity`). A decision that a
-run has tested is marked as measured, whatever the file says.
+the code, and the measured effects from the run records (`n2n.analysis.sensitivity`). A decision
+that a run has tested is marked as measured, whatever the file says.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from n2n.markup import to_markdown
-from n2n.sensitivity import BASE, effects, effects_table
+from n2n.analysis.markup import to_markdown
+from n2n.analysis.sensitivity import BASE, effects, effects_table
 from n2n.settings import PRESETS, Settings
 
 # Where effects were measured, and around which settings.

@@ -1,10 +1,10 @@
 """The methods that the paper compares with, on the same images and under the same metrics.
 
-Six are anomalib's models (`n2n.anomalib_models`, the extra ``baselines``), two are written here
-(`n2n.gans`), and two learn nothing (`n2n.trivial`); all give raw anomaly maps and raw image scores:
-no normalisation, no threshold, no resizing but ours. The paper's methods use backbones of
-torchvision, which no package carries; the user may bring the file. Without it an EfficientNet-Lite0
-stands in, and the row bears its name.
+Six are anomalib's models (`anomalib_models`, the extra ``baselines``), two are written here
+(`gans`), and two learn nothing (`trivial`); all give raw anomaly maps and raw image scores: no
+normalisation, no threshold, no resizing but ours. The paper's methods use backbones of torchvision,
+which no package carries; the user may bring the file. Without it an EfficientNet-Lite0 stands in,
+and the row bears its name.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.anomalib_models import fit_anomalib, see
-from n2n.baseline_settings import METHODS, NOTHING, BaselineSettings, brought
+from n2n.baselines.anomalib_models import fit_anomalib, see
+from n2n.baselines.gans import fit_gan
+from n2n.baselines.settings import METHODS, NOTHING, BaselineSettings, brought
+from n2n.baselines.trivial import fit_trivial
 from n2n.data import Category
 from n2n.detection import image_scores
 from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
-from n2n.gans import fit_gan
 from n2n.measurement import MARGINS, Measured, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
-from n2n.trivial import fit_trivial
 
 BATCH = 8
 ANOMALIB = ("anomalib", "timm", "torchvision")

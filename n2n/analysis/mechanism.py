@@ -1,6 +1,6 @@
 """What the noise and the restoration of normal surface do to the detection.
 
-All from run records; the small study's runs are those of `n2n.sensitivity`.
+All from run records; the small study's runs are those of `n2n.analysis.sensitivity`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
-from n2n.selection import category_names, own_records, varied_runs
-from n2n.sensitivity import BASE, in_study, variant_label
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
+from n2n.analysis.selection import category_names, own_records, varied_runs
+from n2n.analysis.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, Settings, changes
 from n2n.synthetic import KINDS
 
@@ -91,6 +91,30 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         frame.groupby(["category", "noise"], sort=False).agg(seeds=("seeds", "sum"), **means)
         .round(1).reset_index()
     )  # fmt: skip
+
+
+def passed_figure(found: pd.DataFrame) -> Figure:
+    """The shares of `passed_table`: a panel per category, a row per noise, a point per kind."""
+    categories = list(dict.fromkeys(found["category"]))
+    noises = list(dict.fromkeys(found["noise"]))
+    figure, grid = plt.subplots(
+        1, max(len(categories), 1), figsize=(9, 1.3 + 0.35 * len(noises)), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, category in zip(grid[0], categories, strict=False):
+        part = found[found["category"] == category].set_index("noise")
+        rows = [noises.index(noise) for noise in part.index]
+        for kind, colour, marker in zip(KINDS, (ANOMALOUS, NORMAL, PAPER), "osD", strict=True):
+            axes.plot(part[kind], rows, marker, color=colour, ms=7, label=kind)
+        axes.set(xlim=(-3, 103), title=category, yticks=range(len(noises)))
+        axes.set_yticklabels(noises)
+        axes.set_ylim(len(noises) - 0.5, -0.5)
+        axes.grid(axis="y", alpha=0.4)
+    figure.supxlabel("of a drawn defect passes, %: 0 is normal surface, 100 a copy", fontsize=9)
+    if categories:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    plt.close(figure)
+    return figure
 
 
 def _value(settings: Settings, varied: str) -> object:

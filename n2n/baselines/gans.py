@@ -50,7 +50,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.baseline_settings import BaselineSettings
+from n2n.baselines.settings import BaselineSettings
 from n2n.corruption import normalise
 from n2n.detection import Found
 from n2n.device import keep_freed_memory, precision_context

@@ -7,14 +7,14 @@ import math
 import pandas as pd
 from IPython.display import HTML
 
-from n2n.baseline_settings import row_label
-from n2n.markup import escape_markdown, html_table
+from n2n.analysis.markup import escape_markdown, html_table
+from n2n.analysis.tables import own_cells, wanted_settings
+from n2n.baselines.settings import row_label
 from n2n.metrics import FPR_LIMIT, NAMES
 from n2n.paper import label
 from n2n.plan import Run, run_of
 from n2n.records import Record
 from n2n.settings import PRESETS, make_settings
-from n2n.tables import own_cells, wanted_settings
 
 
 def _badge(dataset: str) -> str:
@@ -131,7 +131,7 @@ def coverage(cells: pd.DataFrame, preset: str) -> str:
 
 
 def record_table(cells: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The records behind a table of `n2n.tables.compare`, and the command of each.
+    """The records behind a table of `n2n.analysis.tables.compare`, and the command of each.
 
     Cells that were not run come last, with the command that runs them.
     """

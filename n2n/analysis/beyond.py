@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from n2n.analysis.selection import category_names, of_the_same_seeds, runs_of
+from n2n.analysis.tables import matching_records, mean_interval
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
-from n2n.selection import category_names, of_the_same_seeds, runs_of
 from n2n.settings import PRESETS, make_settings
-from n2n.tables import matching_records, mean_interval
 
 # The usual constants of SSIM, and four times the steps for the same work; not in `improved`.
 SQUARED = {"c1": 0.01**2, "c2": 0.03**2}

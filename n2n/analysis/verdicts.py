@@ -1,6 +1,7 @@
-"""How far the verdicts of `n2n.tables` carry: what else their rule would pass, and what it misses.
+"""How far the verdicts of the tables carry: what else their rule would pass, and what it misses.
 
-All from run records. Nothing here chooses a setting, and nothing enters a table's verdict.
+The rule is that of `n2n.analysis.tables`. All from run records. Nothing here chooses a setting,
+and nothing enters a table's verdict.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from n2n.analysis.selection import category_names, runs_of_every_method
+from n2n.analysis.tables import compare, compare_all, mean_interval, own_measurements, verdict
 from n2n.paper import label, printed_cells
 from n2n.records import find_records
-from n2n.selection import category_names, runs_of_every_method
-from n2n.tables import compare, compare_all, mean_interval, own_measurements, verdict
 
 
 def crossed(results: Path) -> pd.DataFrame:

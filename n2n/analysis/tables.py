@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n import figures
+from n2n.analysis import figures
+from n2n.analysis.markup import to_markdown
+from n2n.analysis.selection import runs_of
 from n2n.errors import N2NError, reason
 from n2n.files import write_text, write_whole
-from n2n.markup import to_markdown
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, find_records
-from n2n.selection import runs_of
 from n2n.settings import (
     IMAGE_SCORES,
     PRESETS,

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.figures import ANOMALOUS, NORMAL, OURS, PAPER
+from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER
+from n2n.analysis.selection import category_names, own_records
 from n2n.metrics import bootstrap_difference
 from n2n.records import Record, check_same_images
-from n2n.selection import category_names, own_records
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from n2n.baseline_settings import FAMILIES
+from n2n.baselines.settings import FAMILIES
 from n2n.metrics import roc_curve
 from n2n.paper import label
 
@@ -217,7 +217,7 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     Ours is coloured by its verdict.
 
     Args:
-        cells: rows of `n2n.tables.compare`; those that were not run are left out.
+        cells: rows of `n2n.analysis.tables.compare`; those that were not run are left out.
         title: of the figure.
     """
     shown = cells[cells["ours"].notna() & (cells["category"] != "average")].reset_index(drop=True)
@@ -256,7 +256,7 @@ def _hwc(image: Tensor) -> np.ndarray:
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
-    """A panel per category: image AUROC over seconds of training; `n2n.baseline_tables.costs`."""
+    """A panel per category: image AUROC over seconds of training; `baseline_tables.costs`."""
     categories = list(dict.fromkeys(costs["category"]))
     rows = max(math.ceil(len(categories) / 2), 1)
     figure, grid = plt.subplots(

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from n2n.confounds import of_each_kind
+from n2n.analysis.confounds import of_each_kind
+from n2n.analysis.selection import varied_runs
 from n2n.metrics import NAMES
 from n2n.records import Record
-from n2n.selection import varied_runs
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings
 
 DEMO = PRESETS["demo"]

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from n2n import figures
+from n2n.analysis import figures
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import Detection, detect
@@ -115,9 +115,7 @@ def passed_panels(
         "what passes": (0.5 + painted[1:] - painted[:1]).clamp(0, 1),
     }
     shares = record.content.get("passed_defects", {})
-    rows = [
-        f"{kind}: {shares[kind]:.0%}" if shares.get(kind) is not None else kind for kind in KINDS
-    ]
+    rows = [f"{kind}: {shares[kind]:.0%}" if kind in shares else kind for kind in KINDS]
     return _once(figures.passed_panels(rows, columns))
 
 

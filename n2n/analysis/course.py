@@ -1,6 +1,6 @@
 """Along the training: detection, the losses and their jumps, and what more epochs change.
 
-All from run records; the small study's runs are those of `n2n.sensitivity`.
+All from run records; the small study's runs are those of `n2n.analysis.sensitivity`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.figures import ANOMALOUS, NORMAL, PAPER
-from n2n.paper import label
-from n2n.records import TRACE, Part, Record, find_records
-from n2n.selection import (
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.analysis.selection import (
     category_names,
     of_the_same_seeds,
     own_records,
@@ -24,9 +22,11 @@ from n2n.selection import (
     runs_of,
     varied_runs,
 )
-from n2n.sensitivity import BASE, variant_label
+from n2n.analysis.sensitivity import BASE, variant_label
+from n2n.analysis.tables import called_anomalous
+from n2n.paper import label
+from n2n.records import TRACE, Part, Record, find_records
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes
-from n2n.tables import called_anomalous
 
 BUDGETS = (25, 100)  # epochs; of `longer_training`
 ALONG = (2, 5, 10, 20, 40)  # epochs; of `losses_along`

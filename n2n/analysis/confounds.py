@@ -18,20 +18,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from n2n.baseline_settings import METHODS
-from n2n.beyond import INGREDIENTS
-from n2n.figures import ANOMALOUS, NORMAL, PAPER
-from n2n.metrics import auroc
-from n2n.paper import printed_cells
-from n2n.records import Record, find_records
-from n2n.selection import (
+from n2n.analysis.beyond import INGREDIENTS
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.analysis.selection import (
     category_names,
     own_records,
     parts_of,
     runs_of,
     runs_of_every_method,
 )
-from n2n.sensitivity import BASE, variant_label
+from n2n.analysis.sensitivity import BASE, variant_label
+from n2n.baselines.settings import METHODS
+from n2n.metrics import auroc
+from n2n.paper import printed_cells
+from n2n.records import Record, find_records
 from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
 
 MARKS = [  # of the kinds of defects
@@ -112,10 +112,11 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
 
 
 def image_mean_table(results: Path) -> pd.DataFrame:
-    """Image-level AUROC (percent) of one number of each image; see `n2n.trivial.MeanQuantity`.
+    """Image-level AUROC (percent) of one number of each image.
 
-    By the number itself, whole and with what each mask covers left out of both images of a pair,
-    and by its distance from the training images'. Below 50 the bad ones have less of it.
+    See `n2n.baselines.trivial.MeanQuantity`. By the number itself, whole and with what each mask
+    covers left out of both images of a pair, and by its distance from the training images'. Below
+    50 the bad ones have less of it.
     """
     records = find_records(results)
     names = category_names(records)

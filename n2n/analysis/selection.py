@@ -8,7 +8,7 @@ import operator
 from collections.abc import Iterable
 from pathlib import Path
 
-from n2n.baseline_settings import METHODS, BaselineSettings, row_label
+from n2n.baselines.settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label
 from n2n.records import Part, Record, check_same_images, find_records
 from n2n.settings import PRESETS, Settings, changes, fills
@@ -68,7 +68,8 @@ def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Rec
     """The tables' runs of N2N and those of the other methods, by row and by part, one per seed.
 
     Of the others those with the method's own settings: of several budgets and batch sizes the
-    largest; each backbone, and each quantity of `n2n.trivial.MeanQuantity`, has a row of its own.
+    largest; each backbone, and each quantity of `n2n.baselines.trivial.MeanQuantity`, has a row of
+    its own.
     """
     runs: dict[str, dict[Part, list[Record]]] = {}
     for part in parts_of(records):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from n2n.analysis.selection import category_names, runs_of_every_method
+from n2n.analysis.tables import own_cells
 from n2n.metrics import NAMES
 from n2n.paper import label
 from n2n.records import Record, find_records
-from n2n.selection import category_names, runs_of_every_method
-from n2n.tables import own_cells
 
 
 def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
     is measured as the anomaly map is.
 
     Args:
-        cells: of `n2n.tables.compare`.
+        cells: of `n2n.analysis.tables.compare`.
 
     Returns:
         Columns: category, level, map, and the metrics (`n2n.metrics.NAMES`); means over the seeds
@@ -79,7 +79,8 @@ def _means(found: Sequence[dict[str, Any]]) -> dict[str, str]:
 def localisation(results: Path) -> pd.DataFrame:
     """Pixel-level AUROC, average precision and AUPRO of every method, percent, mean of the seeds.
 
-    The rows of `n2n.selection.runs_of_every_method` that have maps; three columns per category.
+    The rows of `n2n.analysis.selection.runs_of_every_method` that have maps; three columns per
+    category.
     """
     records = find_records(results)
     names = category_names(records)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.baseline_settings import METHODS, BaselineSettings, brought, family, row_label
+from n2n.analysis.selection import category_names
+from n2n.analysis.tables import matching_records, mean_interval, verdict
+from n2n.baselines.settings import METHODS, BaselineSettings, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records
-from n2n.selection import category_names
 from n2n.settings import PRESETS
-from n2n.tables import matching_records, mean_interval, verdict
 
 
 def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def costs(results: Path) -> pd.DataFrame:
     the others what has their own settings, whatever its budget; mean over the seeds, whose number
     is in 'seeds'; 'per_image' is the seconds of detection, NaN in older records of ours, and 'peak'
     the memory in MiB, as text. 'detector' is the method without its budget, 'family' one of
-    `n2n.baseline_settings.FAMILIES`.
+    `n2n.baselines.settings.FAMILIES`.
     """
     records = find_records(results)
     shown: dict[RunKey, tuple[str, str, str]] = {

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.baseline_settings import BACKBONES, EMBEDDED, NOTHING, RESNET, TEXTURES, BaselineSettings
+from n2n.baselines.settings import BACKBONES, EMBEDDED, NOTHING, RESNET, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
 from n2n.device import keep_freed_memory
 from n2n.errors import N2NError

@@ -1,4 +1,4 @@
-"""The choices of the methods that the paper compares with; see `n2n.baselines`."""
+"""The choices of the methods that the paper compares with; see `n2n.baselines.methods`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BACKBONES = {
 # Describable Textures Dataset of its paper, which the user brings.
 TEXTURES = ("textures-3", "textures-dtd")
 DTD_ARCHIVE, DTD_FOLDER = "dtd-r1.0.1.tar.gz", "dtd"  # which the archive unpacks to
-Quantity = Literal["brightness", "saturation", "detail"]  # see `n2n.trivial.MeanQuantity`
+Quantity = Literal["brightness", "saturation", "detail"]  # see `n2n.baselines.trivial.MeanQuantity`
 NOTHING = "own"  # a network that is trained from nothing but the normal images
 LABELS = {
     EMBEDDED: "EfficientNet-Lite0", "resnet18": "ResNet-18", "wide-resnet50-2": "WideResNet-50-2",
@@ -55,7 +55,9 @@ class Method:
     # Which of `n2n.detection.image_scores` its own image score comes nearest to; '': none
     score: str = "max"
     settings: tuple[str, ...] = ()  # that no other method has
-    by: Literal["anomalib", "gan", "nothing"] = "anomalib"  # what fits it; see `n2n.baselines.fit`
+    by: Literal["anomalib", "gan", "nothing"] = (
+        "anomalib"  # what fits it; see `n2n.baselines.methods.fit`
+    )
 
 
 METHODS = {
@@ -67,10 +69,10 @@ METHODS = {
     "fastflow": Method("FastFlow", tuple(BACKBONES), "wide-resnet50-2", 500, 32),
     "rd4ad": Method("RD4AD", tuple(BACKBONES), "wide-resnet50-2", 200, 16),
     "draem": Method("DRAEM", TEXTURES, "textures-dtd", 700),
-    # 100 epochs are neither paper's: see `n2n.gans`
+    # 100 epochs are neither paper's: see `n2n.baselines.gans`
     "skip-ganomaly": Method("Skip-GANomaly", (NOTHING,), NOTHING, 100, score="mean", by="gan"),
     "dagan": Method("DAGAN", (NOTHING,), NOTHING, 100, score="mean", by="gan"),
-    # Of no paper: what an image tells without a look at a defect; see `n2n.trivial`
+    # Of no paper: what an image tells without a look at a defect; see `n2n.baselines.trivial`
     "thumbnail": Method(
         "Nearest thumbnail", (NOTHING,), NOTHING, score="mean", settings=("side",), by="nothing"
     ),
@@ -78,7 +80,7 @@ METHODS = {
         "Mean of the image", (NOTHING,), NOTHING, score="", settings=("quantity",), by="nothing"
     ),
 }
-# What a method has learned from: `n2n.baseline_tables.costs`
+# What a method has learned from: `n2n.analysis.baseline_tables.costs`
 FAMILIES = (
     "N2N", *(f"features of {LABELS[backbone]}" for backbone in BACKBONES),
     "no pretrained features", "no training",

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n.baseline_settings import BaselineSettings, Quantity
+from n2n.baselines.settings import BaselineSettings, Quantity
 from n2n.corruption import normalise, to_unit
 from n2n.data import Category
 from n2n.detection import Found, anomaly_map, image_scores

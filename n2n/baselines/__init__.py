@@ -1,0 +1,1 @@
+"""The methods that the paper compares with, and detectors that learn next to nothing."""
