@@ -46,15 +46,17 @@ class ResidualAttention(nn.Module):
 
     Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions
     and weighs its channels by global pooling (squeeze and excitation). For comparison it can go
-    without this gate, ``module="no-gate"``, or without the other pathway, ``"no-identity"``.
+    without this ``gate``, or without the other pathway, the ``identity``.
     """
 
-    def __init__(self, inputs: int, outputs: int, module: str = "whole") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, gate: bool = True, identity: bool = True
+    ) -> None:
         super().__init__()
         squeezed = max(outputs // REDUCTION, LEAST)
         # Either is made in any case, so that the rest begins with the same weights
-        identity = conv1x1(inputs, outputs)
-        self.identity = identity if module != "no-identity" else None
+        straight = conv1x1(inputs, outputs)
+        self.identity = straight if identity else None
         self.residual = nn.Sequential(
             conv1x1(inputs, outputs),
             nn.ReLU(inplace=True),
@@ -69,7 +71,7 @@ class ResidualAttention(nn.Module):
             conv1x1(squeezed, outputs),
             nn.Sigmoid(),
         )
-        self.attention = attention if module != "no-gate" else None
+        self.attention = attention if gate else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
@@ -145,7 +147,8 @@ class MNet(nn.Module):
         attention: False replaces every residual attention module by a 1x1 convolution, as the
             ablation of Table 5 does.
         global_residual: add the input to the output, as SRMNet does; the text does not mention it.
-        module: what of each residual attention module there is; see `ResidualAttention`.
+        gate: of each residual attention module; see there.
+        identity: of each residual attention module.
     """
 
     def __init__(
@@ -153,11 +156,14 @@ class MNet(nn.Module):
         width: int = 32,
         attention: bool = True,
         global_residual: bool = False,
-        module: str = "whole",
+        *,
+        gate: bool = True,
+        identity: bool = True,
     ) -> None:
         super().__init__()
         self.global_residual = global_residual
-        block = partial(ResidualAttention, module=module) if attention else conv1x1
+        module = partial(ResidualAttention, gate=gate, identity=identity)
+        block = module if attention else conv1x1
         channels = [width * 2**level for level in range(LEVELS)]
         self.lift = conv3x3(3, width)  # shared by the inputs of every size
         self.encoder = nn.ModuleList(

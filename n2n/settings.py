@@ -71,7 +71,8 @@ class Settings:
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
     width: int = 32  # channels at full resolution; doubles at each of three halvings
     attention: bool = True  # False: Table 5's ablation
-    module: Literal["whole", "no-gate", "no-identity"] = "whole"  # of the residual attention
+    attention_gate: bool = True  # False: without the module's squeeze and excitation
+    attention_identity: bool = True  # False: without the module's residual connection
     global_residual: bool = False  # True: the input is added to the output, as in SRMNet
 
     # Loss and anomaly map, Eq. (2)-(9)
@@ -132,9 +133,10 @@ class Settings:
                 self.network == "mnet" or (self.attention and not self.global_residual),
                 "mnet where the attention or the global residual is changed",
             ),
-            "module": (
-                self.module == "whole" or (self.network == "mnet" and self.attention),
-                "whole where there is no residual attention module",
+            "attention": (
+                (self.network == "mnet" and self.attention)
+                or (self.attention_gate and self.attention_identity),
+                "on, and the network mnet, where a part of its module is off",
             ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (

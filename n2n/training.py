@@ -59,7 +59,13 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
         network = (
             UNet(settings.width)
             if settings.network == "unet"
-            else MNet(settings.width, settings.attention, settings.global_residual, settings.module)
+            else MNet(
+                settings.width,
+                settings.attention,
+                settings.global_residual,
+                gate=settings.attention_gate,
+                identity=settings.attention_identity,
+            )
         )
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

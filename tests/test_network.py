@@ -139,14 +139,14 @@ def test_residual_attention_is_its_description(inputs, outputs):
 @pytest.mark.parametrize("missing", ["identity", "attention"])
 def test_a_part_of_the_module_goes_without_the_rest(missing):
     """Without the identity the gated pathway is left; without the gate its weight is one."""
-    networks = {}
-    for module in ("whole", "no-identity" if missing == "identity" else "no-gate"):
-        torch.manual_seed(1)
-        networks[module] = MNet(WIDTH, module=module)
-    whole, other = (dict(network.named_parameters()) for network in networks.values())
+    torch.manual_seed(1)
+    whole = dict(MNet(WIDTH).named_parameters())
+    torch.manual_seed(1)
+    network = MNet(WIDTH, gate=missing != "attention", identity=missing != "identity")
+    other = dict(network.named_parameters())
     assert other.keys() == {name for name in whole if missing not in name.split(".")}
     assert all(torch.equal(whole[name], weights) for name, weights in other.items())
-    block = networks[module].encoder[1]
+    block = network.encoder[1]
     weights = {name: p for name, p in whole.items() if name.startswith("encoder.1.")}
     absent = "identity.weight" if missing == "identity" else "attention.3.weight"
     bias = absent.replace("weight", "bias")

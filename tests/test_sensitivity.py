@@ -210,16 +210,19 @@ def test_losses_along_the_training(tmp_path: Path) -> None:
     trained(small(), 0, [0.5, 0.030, 0.4, 0.4, 0.010])
     trained(small(), 1, [0.5, 0.050, 0.4, 0.4, 0.020])
     trained(small(), 2, [0.5, 0.9, 0.4, 0.4, 0.9])
-    trained(small(module="no-identity"), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
-    trained(small(module="no-identity"), 1, [0.5, 0.4, 0.4])  # stopped early
-    trained(small(module="no-gate", width=8), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    bare = small(attention_identity=False)
+    trained(bare, 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    trained(bare, 1, [0.5, 0.4, 0.4])  # stopped early
+    trained(small(attention_gate=False, width=8), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
     found = course.losses_along(tmp_path).set_index("network")
-    assert found.index.tolist() == ["without residual connections", "the base"]
+    assert found.index.tolist() == ["without residual connections", "the whole network"]
     assert found["seeds"].tolist() == [2, 2]
     assert found["epoch 2"].tolist() == [300, 40]
     assert np.isnan(found.loc["without residual connections", "epoch 5"])
-    assert found.loc["the base", "epoch 5"] == 15
+    assert found.loc["the whole network", "epoch 5"] == 15
     assert found["epoch 10"].isna().all()
+    trained(small(attention=False), 3, [0.5])  # a seed of its own
+    assert course.losses_along(tmp_path).empty
 
 
 def test_what_a_larger_budget_changes(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
     "changes",
     [
         {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
-        {"module": "no-gate"}, {"module": "no-identity"},
+        {"attention_gate": False}, {"attention_identity": False},
         {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
     ],
     ids=str,

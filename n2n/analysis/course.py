@@ -22,7 +22,7 @@ from n2n.analysis.selection import (
     runs_of,
     varied_runs,
 )
-from n2n.analysis.sensitivity import BASE, variant_label
+from n2n.analysis.sensitivity import ATTENTION, BASE, variant_label
 from n2n.analysis.tables import called_anomalous
 from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
@@ -225,18 +225,21 @@ def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def losses_along(results: Path) -> pd.DataFrame:
-    """How fast networks learn that lack a part of the residual attention module (Section 3.2.1).
+    """How fast networks learn that lack the residual attention modules, or a part (Section 3.2.1).
 
     Validation loss, in thousandths, after some of the epochs of the small study, a row per part and
     network: the mean over the seeds that all networks of the part have.
     """
     runs: dict[str, dict[str, list[Record]]] = {}
-    for category, record in varied_runs(results, BASE, "module"):
-        network = variant_label(changes(record.settings, BASE))
+    for category, record in varied_runs(results, BASE, *ATTENTION):
+        changed = changes(record.settings, BASE)
+        network = variant_label(changed) if changed else "the whole network"
         runs.setdefault(category, {}).setdefault(network, []).append(record)
     rows = []
     for category, networks in runs.items():
         shared = of_the_same_seeds(list(networks.values()))
+        if len(networks) == 1 or not shared[0]:  # nothing to compare
+            continue
         for network, records in zip(networks, shared, strict=True):
             losses = [
                 record.table("history.csv").set_index("epoch")["validation_loss"]

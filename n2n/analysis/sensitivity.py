@@ -29,6 +29,7 @@ PRINTED = {  # what `paper` has that is not its budget
     name: value for name, value in changes(PRESETS["paper"], BASE).items()
     if name not in {"image_size", "width", *BUDGET}
 }  # fmt: skip
+ATTENTION = ("attention", "attention_gate", "attention_identity")  # of the modules
 LEVELS = {
     "synthetic": "synthetic defects",
     "image": "test images",
@@ -45,7 +46,8 @@ WORDS: dict[str, dict[Any, str]] = {
     "image_score": {"max": "maximum score", "mean": "mean score"},
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
-    "module": {"no-gate": "without the gate", "no-identity": "without residual connections"},
+    "attention_gate": {False: "without the gate"},
+    "attention_identity": {False: "without residual connections"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
     "fresh_noise": {False: "each image keeps its noise"},
     "noise_at_test": {False: "no noise on test images"},
