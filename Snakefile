@@ -82,7 +82,7 @@ def of_table(number):
     """The runs that a table shows."""
     from n2n.paper import printed_cells
     from n2n.settings import make_settings
-    from n2n.analysis.tables import wanted_settings
+    from n2n.analysis.selection import wanted_settings
 
     cells = printed_cells()
     cells = cells[cells["table"] == number]

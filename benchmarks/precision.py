@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from benchmarks.common import name_of, now, provenance, write_table
-from n2n.analysis.sensitivity import BASE, changes
+from n2n.analysis.sensitivity import BASE
 from n2n.data import load_category
 from n2n.detection import detect
 from n2n.device import choose_device
@@ -25,7 +25,7 @@ from n2n.experiment import load_network
 from n2n.measurement import aurocs
 from n2n.paper import label
 from n2n.records import WEIGHTS, find_records
-from n2n.settings import PRESETS, settings_from_dict
+from n2n.settings import PRESETS, changes
 
 REPLICATION = PRESETS["replication"]
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -74,7 +74,7 @@ def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
     others = {record.key: record.content for record in find_records(half)}
     pairs: dict[str, list[np.ndarray]] = {}
     for record in find_records(full):
-        if settings_from_dict(record.content["settings"]) != BASE:
+        if record.key.method != "n2n" or record.settings != BASE:
             continue  # a single pair at full size has no interval
         if (other := others.get(record.key)) is None:
             continue

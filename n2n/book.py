@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n import demo_data
-from n2n.analysis.tables import compare_all, matching_records, write_tables
+from n2n.analysis.selection import matching_records
+from n2n.analysis.tables import compare_all, write_tables
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError
 from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook, page_title

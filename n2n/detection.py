@@ -86,7 +86,6 @@ def detect(
         batch_size: changes the speed and the memory, not the result.
         progress: show a bar on stderr.
     """
-    corruption = settings.noise if settings.noise_at_test else 0.0
     noises = [fixed_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
     maps = torch.empty(len(images), *images.shape[-2:])
     reconstructions = torch.empty_like(images, device="cpu")
@@ -98,7 +97,7 @@ def detect(
             x0 = normalise(images[batch].to(device))
             total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
             for draw, noise in enumerate(noises):
-                x = corrupt(x0, noise, corruption)
+                x = corrupt(x0, noise, settings.test_noise)
                 with precision_context(device, precision):
                     reconstruction = network(x.contiguous(memory_format=torch.channels_last))
                 total += anomaly_map(reconstruction, x0, settings)

@@ -57,7 +57,8 @@ def choose_precision(name: str, device: torch.device, *, training: bool = True) 
         return torch.float16
     if name == "auto":
         if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+            with torch.cuda.device(device):  # it is asked of the current one
+                fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             fast = device.type == "cpu" and _cpu_has_bf16()
         return torch.bfloat16 if fast else torch.float32

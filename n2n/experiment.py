@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from n2n import metrics
-from n2n.baselines.trivial import trivial_metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import memory_errors, out_of_memory
@@ -33,6 +32,7 @@ from n2n.measurement import (
     peak_in_defect,
     point_metrics,
     reconstruction_errors,
+    trivial_metrics,
 )
 from n2n.plan import Run, run_of
 from n2n.records import (

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from n2n.analysis.figures import overlay
 from n2n.data import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
@@ -94,6 +93,13 @@ def detect_files(
     except OSError as failed:
         raise _unwritable(out, failed) from failed
     return table
+
+
+def overlay(image: NDArray[np.uint8], predicted: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) with the predicted pixels (H, W) tinted red."""
+    tinted = image.astype(np.float32)
+    tinted[predicted] = 0.45 * tinted[predicted] + 0.55 * np.array([255.0, 30.0, 30.0])
+    return tinted.astype(np.uint8)
 
 
 def _save(picture: NDArray[np.uint8], path: Path) -> None:

@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from n2n import metrics
+from n2n.corruption import normalise
 from n2n.data import Category
-from n2n.detection import Detection, image_scores
-from n2n.device import describe, peak_memory_mib
+from n2n.detection import Detection, anomaly_map, image_scores
+from n2n.device import describe, exact_float32, memory_errors, peak_memory_mib
+from n2n.loss import gaussian_filter
 from n2n.plan import Run
 from n2n.records import provenance
-from n2n.settings import IMAGE_SCORES
+from n2n.settings import IMAGE_SCORES, Settings
 from n2n.synthetic import KINDS, synthetic_defects
 
 MARGINS = 16  # hidden around a defect: one such part of the side, as the loss's filters reach far
+BLUR = 4.0  # pixels, of the blurred image
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
 
@@ -225,21 +228,20 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
     passes the network. Its share is the least-squares one, ``sum(d (r(x + d) - r(x))) / sum(d^2)``
     over all pixels of all defects of the kind. A network that puts normal surface in the place of
     a defect lets none of it pass, and so does one that restores nothing at all; one that copies
-    its input lets all of it pass. NaN where a kind's defects change no pixel.
+    its input lets all of it pass. It may be below 0 or above 1. NaN where a kind's defects change
+    no pixel.
 
     Args:
         development: of `development_set`, which draws each kind on each of the first images.
         detected: in it, with the same noise on every image.
     """
-    bad = development.labels
-    count = int(bad.sum()) // len(KINDS)
-    x, r = (
-        images[bad].float() - images[~bad][:count].float().repeat_interleave(len(KINDS), 0)
-        for images in (development.test, detected.reconstructions)
-    )
     shares = {}
-    for number, kind in enumerate(KINDS):
-        drawn, shown = (change[number :: len(KINDS)].double() for change in (x, r))
+    for kind in KINDS:
+        chosen = torch.tensor([defect == kind for defect in development.defects])
+        drawn, shown = (
+            images[chosen].double() - images[~development.labels][: int(chosen.sum())].double()
+            for images in (development.test, detected.reconstructions)
+        )
         size = float((drawn**2).sum())
         shares[kind] = float((drawn * shown).sum()) / size if size else float("nan")
     return shares
@@ -269,3 +271,35 @@ def measure_test(
             for name, scores in every_score.items()
         },
     }
+
+
+@torch.inference_mode()
+def trivial_metrics(images: Category, settings: Settings, device: torch.device) -> dict[str, Any]:
+    """Metrics of three anomaly maps without a network, at both levels.
+
+    A pixel AUROC near 99 says little where one of them reaches 97: defects often differ from their
+    surroundings in ways that any contrast shows. The map is that of the settings, without a
+    calibration, with a stand-in for the reconstruction:
+
+    - ``mean_image``: the mean of the training images;
+    - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;
+    - ``grey_image``: mid-grey everywhere, near to what an untrained network gives. Its map says how
+      bright or dark each pixel is.
+    """
+    mean = normalise(images.train.float().mean(0, keepdim=True)).to(device)
+    stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
+        "mean_image": lambda x0: mean.expand_as(x0),
+        "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),
+        "grey_image": torch.zeros_like,
+    }
+    found = {}
+    for name, stand_in in stand_ins.items():
+        with memory_errors("close other programs"), exact_float32():
+            maps = torch.cat(
+                [
+                    anomaly_map(stand_in(x0), x0, settings).cpu()
+                    for x0 in (normalise(part.to(device)) for part in torch.split(images.test, 8))
+                ]
+            )
+        found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])
+    return found

@@ -45,8 +45,9 @@ FAILED = "failed.txt"
 SCHEMA = 1
 # What may not be defined where a category has no normal or no anomalous test image
 MEASURED = (
-    "metrics", "intervals", "image_scores", "hidden_defects", "hidden_alike", "untrained",
-    "trivial", "reconstruction", "peak_in_defect", "development",
+    "metrics", "intervals", "image_scores", "hidden_defects", "hidden_alike",
+    "hidden_alike_farther", "untrained", "trivial", "reconstruction", "peak_in_defect",
+    "development", "passed_defects",
 )  # fmt: skip
 
 Part = tuple[str, str]  # data set and category

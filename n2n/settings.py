@@ -174,6 +174,11 @@ class Settings:
                 raise N2NError(f"The setting {name}={getattr(self, name)} must be {rule}.")
 
     @property
+    def test_noise(self) -> float:
+        """The lambda of Eq. (1) at test time."""
+        return self.noise if self.noise_at_test else 0.0
+
+    @property
     def noise_grains(self) -> tuple[int, ...]:
         """Pixels between the values of each noise that is added up, the coarsest first."""
         return tuple(self.noise_grain // 2**octave for octave in range(self.noise_octaves))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from n2n.analysis.tables import matching_records, wanted_settings
+from n2n.analysis.selection import matching_records, wanted_settings
 from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError

@@ -10,7 +10,6 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
-from n2n.baselines.trivial import trivial_metrics
 from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import Detection
@@ -24,6 +23,7 @@ from n2n.measurement import (
     passed_defects,
     peak_in_defect,
     reconstruction_errors,
+    trivial_metrics,
 )
 from n2n.settings import Settings, make_settings
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.analysis.selection import category_names
-from n2n.analysis.tables import matching_records, mean_interval, verdict
+from n2n.analysis.selection import category_names, matching_records
+from n2n.analysis.tables import mean_interval, verdict
 from n2n.baselines.settings import METHODS, BaselineSettings, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.analysis.selection import category_names, of_the_same_seeds, runs_of
-from n2n.analysis.tables import matching_records, mean_interval
+from n2n.analysis.selection import category_names, matching_records, of_the_same_seeds, runs_of
+from n2n.analysis.tables import mean_interval
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, make_settings

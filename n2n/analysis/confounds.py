@@ -271,7 +271,7 @@ def margins_table(results: Path) -> pd.DataFrame:
                 "hidden up to an eighth": content["hidden_alike_farther"][score],
             }
             texts = {
-                name: "–" if value is None else f"{100 * value:.1f}"
+                name: "–" if math.isnan(value) else f"{100 * value:.1f}"
                 for name, value in found.items()
             }
             rows.append(named | {"score": score} | texts)

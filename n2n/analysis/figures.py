@@ -1,10 +1,12 @@
-"""The figures of the notebooks, drawn from run records and detections."""
+"""The figures of the notebooks, drawn from run records.
+
+They are closed, so that a notebook shows them as the value of a cell and not a second time.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,12 +20,6 @@ from matplotlib.ticker import MaxNLocator
 from n2n.baselines.settings import FAMILIES
 from n2n.metrics import roc_curve
 from n2n.paper import label
-
-if TYPE_CHECKING:  # torch takes seconds to load, and only the panels see its tensors
-    from torch import Tensor
-
-    from n2n.data import Category
-    from n2n.detection import Detection
 
 NORMAL, ANOMALOUS, PAPER, OURS = "#0072b2", "#d55e00", "#777777", "#009e73"  # Okabe and Ito
 VERDICT_COLOURS = {
@@ -49,6 +45,7 @@ def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     right.set(xlabel="epoch", ylabel="learning rate", title="Learning rate")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plt.close(figure)
     return figure
 
 
@@ -66,6 +63,7 @@ def score_histogram(scores: pd.DataFrame, column: str, threshold: float | None =
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
         axes.set_title("Image scores; dashed: largest score of held-out normal training images")
+    plt.close(figure)
     return figure
 
 
@@ -78,137 +76,8 @@ def roc_curves(scores: pd.DataFrame, column: str, pixel_roc: pd.DataFrame, title
     axes.plot([0, 1], [0, 1], color=PAPER, linestyle=":", linewidth=1)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate", title=title, aspect="equal")
     axes.legend(loc="lower right")
+    plt.close(figure)
     return figure
-
-
-def first_of_each_defect(defects: Sequence[str]) -> list[int]:
-    """The first test image of each kind, so that no example is picked by hand."""
-    return [defects.index(defect) for defect in dict.fromkeys(defects)]
-
-
-def detection_panels(
-    images: Category, indices: Sequence[int], detection: Detection, threshold: float
-) -> Figure:
-    """The six columns of the paper's Figure 4 for some test images.
-
-    Args:
-        images: the category.
-        indices: which test images; ``detection`` has just these, in this order.
-        detection: their maps and reconstructions.
-        threshold: pixels above it are predicted as anomalous.
-    """
-    titles = ["original", "ground truth", "reconstruction", "anomaly map", "prediction", "overlay"]
-    figure, grid = plt.subplots(
-        len(indices), 6, figsize=(10, 1.72 * len(indices) + 0.3), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    top = max(2 * threshold, 1e-9)
-    for row, index in enumerate(indices):
-        original = _hwc(images.test[index])
-        predicted = detection.maps[row].numpy() > threshold
-        shown = [
-            original,
-            images.masks[index].numpy(),
-            _hwc(detection.reconstructions[row]),
-            detection.maps[row].numpy(),
-            predicted,
-            overlay(original, predicted),
-        ]
-        for column, (axes, picture) in enumerate(zip(grid[row], shown, strict=True)):
-            colour = {"cmap": "magma", "vmin": 0, "vmax": top} if column == 3 else {"cmap": "gray"}
-            axes.imshow(picture, **colour)
-            axes.set(xticks=[], yticks=[])
-            if row == 0:
-                axes.set_title(titles[column], fontsize=9)
-        grid[row][0].set_ylabel(images.defects[index], fontsize=8)
-    return figure
-
-
-def input_panels(
-    images: Category, indices: Sequence[int], seen: Mapping[str, tuple[Tensor, Detection]]
-) -> Figure:
-    """What networks were given, and what they made of it: a row per test image.
-
-    Args:
-        images: the category; masks are outlined on its images.
-        indices: which test images.
-        seen: by the title of a network its inputs, (len(indices), 3, H, W) on [0, 1], and what it
-            detected in them. Each has three columns, and its maps one scale.
-    """
-    figure, grid = plt.subplots(
-        len(indices), 1 + 3 * len(seen), layout="constrained", squeeze=False,
-        figsize=(1.5 * (1 + 3 * len(seen)), 1.5 * len(indices) + 0.5),
-    )  # fmt: skip
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-    for row, index in enumerate(indices):
-        grid[row, 0].imshow(_hwc(images.test[index]))
-        if images.masks[index].any():
-            grid[row, 0].contour(images.masks[index].numpy(), [0.5], colors="white", linewidths=0.8)
-        grid[row, 0].set_ylabel(images.defects[index].replace("_", " "), fontsize=9)
-        for column, (inputs, found) in zip(range(1, grid.shape[1], 3), seen.values(), strict=True):
-            grid[row, column].imshow(_hwc(inputs[row]))
-            grid[row, column + 1].imshow(_hwc(found.reconstructions[row]))
-            top = float(found.maps.max())
-            grid[row, column + 2].imshow(found.maps[row].numpy(), cmap="magma", vmin=0, vmax=top)
-    titles = ["original"]
-    for name in seen:
-        titles += [f"{name}: what\nthe network gets", "what it paints", "the difference"]
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
-    return figure
-
-
-def noise_panels(
-    noises: Sequence[float], noisy: Tensor, restored: Tensor, trained_noise: float
-) -> Figure:
-    """Corrupted images above, their reconstructions below, a column per coefficient.
-
-    Args:
-        noises: the coefficients lambda.
-        noisy: (len(noises), 3, H, W) on [0, 1].
-        restored: the same shape.
-        trained_noise: the coefficient of the training, marked in its title.
-    """
-    figure, grid = plt.subplots(
-        2, len(noises), figsize=(2 * len(noises), 4.3), layout="constrained"
-    )
-    for row, (name, pictures) in enumerate([("corrupted", noisy), ("reconstructed", restored)]):
-        for axes, noise, picture in zip(grid[row], noises, pictures, strict=True):
-            axes.imshow(_hwc(picture))
-            axes.set(xticks=[], yticks=[])
-            if row == 0:
-                trained = " (trained)" if noise == trained_noise else ""
-                axes.set_title(f"λ = {noise:g}{trained}", fontsize=9)
-        grid[row][0].set_ylabel(name, fontsize=9)
-    return figure
-
-
-def passed_panels(kinds: Sequence[str], columns: Mapping[str, Tensor]) -> Figure:
-    """What becomes of drawn defects: a row per kind, a column per stage.
-
-    Args:
-        kinds: of the defects.
-        columns: by the title of each, its pictures, (len(kinds), 3, H, W) on [0, 1].
-    """
-    figure, grid = plt.subplots(
-        len(kinds), len(columns), figsize=(2 * len(columns), 2 * len(kinds) + 0.3),
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
-    for column, (title, pictures) in enumerate(columns.items()):
-        for row, kind in enumerate(kinds):
-            grid[row, column].imshow(_hwc(pictures[row]))
-            grid[row, column].set(xticks=[], yticks=[])
-            grid[row, 0].set_ylabel(kind, fontsize=9)
-        grid[0, column].set_title(title, fontsize=9)
-    return figure
-
-
-def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 with the predicted pixels (H, W) bool tinted red."""
-    tinted = image.astype(np.float32)
-    tinted[predicted] = 0.45 * tinted[predicted] + 0.55 * np.array([255.0, 30.0, 30.0])
-    return tinted.astype(np.uint8)
 
 
 def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
@@ -225,6 +94,7 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
         figure, axes = plt.subplots(figsize=(7, 0.8))
         axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
         axes.axis("off")
+        plt.close(figure)
         return figure
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(shown) + 1.4), layout="constrained")
     y = np.arange(len(shown))[::-1]
@@ -248,11 +118,8 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%), with 95 % interval", title=title)
     axes.set_ylim(-0.6, len(shown) - 0.4)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    plt.close(figure)
     return figure
-
-
-def _hwc(image: Tensor) -> np.ndarray:
-    return image.permute(1, 2, 0).numpy()
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 def to_markdown(frame: pd.DataFrame) -> str:
     """A data frame as a Markdown table, without an index."""
     cells = [
-        [
-            "" if value != value else html.escape(str(value), False).replace("|", "\\|")
-            for value in row
-        ]
+        [_cell(value).replace("|", "\\|") for value in row]
         for row in [frame.columns, *frame.itertuples(index=False)]
     ]
     lines = [f"| {' | '.join(row)} |" for row in cells]
@@ -49,15 +46,20 @@ def html_table(frame: pd.DataFrame, fit: bool = False, fold: str | None = None) 
 
 
 def _table(frame: pd.DataFrame, fit: bool) -> str:
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    head = "".join(f"<th>{_cell(name)}</th>" for name in frame.columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>"
         for row in frame.itertuples(index=False)
     )
     return (
         f'<div class="table-scroll{" fit" if fit else ""}"><table class="table">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(value: object) -> str:
+    """A value as text; what is not defined is left blank."""
+    return "" if value != value else html.escape(str(value), quote=False)
 
 
 def _html(text: str) -> HTML:

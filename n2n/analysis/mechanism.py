@@ -37,7 +37,7 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
     Or for each value of something else in `VARIED`. In thousandths of the range from black to
     white, their ratio, and what the maps make of it: how often their largest value lies in the
     defect, the image-level AUROC of that value, and AUPRO, in percent. Means over the seeds of all
-    runs that differ from ``base`` in that alone.
+    runs that differ from ``base`` in that alone; not every value has the same seeds.
     """
     rows = []
     for name, record in varied_runs(results, base, *VARIED[varied]):
@@ -49,7 +49,7 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
             {
                 "category": name,
                 varied: _value(record.settings, varied),
-                "seeds": record.key.seed,
+                "seed": record.key.seed,
                 "in the defects": 1000 * error["defects"],
                 "beside them": 1000 * error["beside"],
                 "in normal images": 1000 * error["normal"],
@@ -60,15 +60,28 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
             }
         )
     columns = (
-        "category", varied, "seeds", "in the defects", "beside them", "in normal images",
+        "category", varied, "seed", "in the defects", "beside them", "in normal images",
         "defects : beside", "peak in the defect", "largest value", "AUPRO",
     )  # fmt: skip
-    frame = pd.DataFrame(rows, columns=list(columns))
-    means = {name: (name, "mean") for name in columns[3:]}
-    return (
-        frame.groupby(["category", varied], sort=False).agg(seeds=("seeds", "count"), **means)
-        .round(1).reset_index()
-    )  # fmt: skip
+    return _means(pd.DataFrame(rows, columns=list(columns)))
+
+
+def _means(frame: pd.DataFrame) -> pd.DataFrame:
+    """The means over the seeds, which are named: of what stands behind 'seed', by what precedes."""
+    place = frame.columns.get_loc("seed")
+    groups = frame.groupby(list(frame.columns[:place]), sort=False)
+    means = groups[list(frame.columns[place + 1 :])].agg(lambda values: values.mean(skipna=False))
+    means = means.round(1)
+    means.insert(0, "seeds", groups["seed"].agg(_named))
+    return means.reset_index()
+
+
+def _named(seeds: pd.Series) -> str:
+    """Seeds as text: '0, 1' or '0–3'."""
+    every = sorted(seeds)
+    if len(every) > 2 and every == list(range(every[0], every[-1] + 1)):
+        return f"{every[0]}–{every[-1]}"
+    return ", ".join(map(str, every))
 
 
 def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
@@ -77,20 +90,15 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
     from ``base`` in the noise alone.
     """
-    rows = [
-        {"category": name, "noise": variant_label(changes(record.settings, base)), "seeds": 1}
-        | record.content["passed_defects"]
-        for name, record in varied_runs(results, base, "noise", *VARIED["grain of the noise"])
-        if "passed_defects" in record.content
-    ]
-    frame = pd.DataFrame(rows, columns=["category", "noise", "seeds", *KINDS])
-    frame["noise"] = frame["noise"].replace("the base", f"λ = {base.noise:g}")
-    frame[list(KINDS)] = 100 * frame[list(KINDS)].astype(float)
-    means = {kind: (kind, "mean") for kind in KINDS}
-    return (
-        frame.groupby(["category", "noise"], sort=False).agg(seeds=("seeds", "sum"), **means)
-        .round(1).reset_index()
-    )  # fmt: skip
+    rows = []
+    for name, record in varied_runs(results, base, "noise", *VARIED["grain of the noise"]):
+        if "passed_defects" in record.content:
+            changed = changes(record.settings, base)
+            noise = variant_label(changed) if changed else f"λ = {base.noise:g}"
+            passed = record.content["passed_defects"]
+            shares = {kind: 100 * passed[kind] for kind in KINDS}
+            rows.append({"category": name, "noise": noise, "seed": record.key.seed} | shares)
+    return _means(pd.DataFrame(rows, columns=["category", "noise", "seed", *KINDS]))
 
 
 def passed_figure(found: pd.DataFrame) -> Figure:

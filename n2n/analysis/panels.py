@@ -1,21 +1,23 @@
-"""What a run's network makes of its test images, drawn; where images and weights are at hand."""
+"""What a run's network makes of its images, drawn; where images and weights are at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from n2n.analysis import figures
 from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
-from n2n.detection import Detection, detect
+from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
+from n2n.inference import overlay
 from n2n.measurement import development_set
 from n2n.records import WEIGHTS, Record
 from n2n.settings import Settings
@@ -25,110 +27,28 @@ from n2n.training import split_validation
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 
 
-def detection_panels(
+class AtHand(NamedTuple):
+    """A run whose images and weights are there."""
+
+    record: Record
+    images: Category
+    network: nn.Module
+    settings: Settings
+    threshold: float  # of a pixel's error
+    device: torch.device
+
+
+def at_hand(
     record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
-) -> Figure | str:
-    """The columns of Figure 4 for the first test image of each kind, or why they are missing."""
-    at_hand = _at_hand(record, data, results, device)
-    if isinstance(at_hand, str):
-        return at_hand
-    images, network, settings, threshold, where = at_hand
-    indices = figures.first_of_each_defect(images.defects)
-    found = detect(network, images.test[indices], settings, where, progress=False)
-    return _once(figures.detection_panels(images, indices, found, threshold["pixel"]))
-
-
-@torch.inference_mode()
-def input_panels(
-    records: Mapping[str, Record],
-    data: str | Path | None,
-    results: str | Path,
-    defects: Sequence[str] | None = None,
-    device: str = "auto",
-) -> Figure | str:
-    """The input, the reconstruction and the map of some runs, or why they are missing.
+) -> AtHand | str:
+    """What the panels of a run are drawn from, or a sentence on what is missing.
 
     Args:
-        records: of one category, by their titles.
+        record: of our method.
         data: root of the data sets.
         results: folder of the decoded images.
-        defects: one row each, the first test image of the kind; None shows all.
         device: 'auto', 'cpu', 'cuda', ...
     """
-    seen: dict[str, tuple[Tensor, Detection]] = {}
-    for title, record in records.items():
-        at_hand = _at_hand(record, data, results, device)
-        if isinstance(at_hand, str):
-            return at_hand
-        images, network, settings, _, where = at_hand
-        kinds = images.defects if defects is None else list(defects)
-        indices = [images.defects.index(kind) for kind in dict.fromkeys(kinds)]
-        shown = images.test[indices]
-        noisy = corrupt(normalise(shown), fixed_noise(settings), settings.noise)
-        found = detect(network, shown, settings, where, progress=False)
-        seen[title] = to_unit(noisy).clamp(0, 1), found
-    return _once(figures.input_panels(images, indices, seen))
-
-
-@torch.inference_mode()
-def noise_panels(
-    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
-) -> Figure | str:
-    """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
-    at_hand = _at_hand(record, data, results, device)
-    if isinstance(at_hand, str):
-        return at_hand
-    images, network, settings, _, where = at_hand
-    index = int(images.labels.int().argmax())
-    x0 = normalise(images.test[index : index + 1].to(where))
-    noisy = torch.cat([corrupt(x0, fixed_noise(settings).to(where), noise) for noise in NOISES])
-    shown = [to_unit(x).clamp(0, 1).cpu() for x in (noisy, network(noisy))]
-    return _once(figures.noise_panels(NOISES, shown[0], shown[1], settings.noise))
-
-
-@torch.inference_mode()
-def passed_panels(
-    record: Record, data: str | Path | None, results: str | Path, device: str = "auto"
-) -> Figure | str:
-    """What of each kind of synthetic defect passes, on the first held-out image; or why not.
-
-    The share that a kind's name gives is that of all its defects; see
-    `n2n.measurement.passed_defects`.
-    """
-    at_hand = _at_hand(record, data, results, device)
-    if isinstance(at_hand, str):
-        return at_hand
-    images, network, settings, _, where = at_hand
-    _, held_out = split_validation(len(images.train), settings.validation_fraction, record.key.seed)
-    development = development_set(images, held_out)
-    normal, first = development.test[:1], int((~development.labels).sum())
-    defective = development.test[first : first + len(KINDS)]
-    seen = torch.cat([normal, defective])
-    corruption = settings.noise if settings.noise_at_test else 0.0
-    noisy = to_unit(corrupt(normalise(seen), fixed_noise(settings), corruption)).clamp(0, 1)
-    painted = detect(network, seen, settings, where, progress=False).reconstructions / 255
-    columns = {
-        "normal image": normal.expand_as(defective) / 255,
-        "with a defect": defective / 255,
-        "what the network gets": noisy[1:],
-        "what it paints": painted[1:],
-        "what passes": (0.5 + painted[1:] - painted[:1]).clamp(0, 1),
-    }
-    shares = record.content.get("passed_defects", {})
-    rows = [f"{kind}: {shares[kind]:.0%}" if kind in shares else kind for kind in KINDS]
-    return _once(figures.passed_panels(rows, columns))
-
-
-def _once(figure: Figure) -> Figure:
-    """Closed, so that a notebook shows it as the cell's value and not a second time."""
-    plt.close(figure)
-    return figure
-
-
-def _at_hand(
-    record: Record, data: str | Path | None, results: str | Path, device: str
-) -> tuple[Category, nn.Module, Settings, dict[str, float], torch.device] | str:
-    """A record's images, network, settings and thresholds, or a sentence on what is missing."""
     key = record.key
     if data is None:
         return (
@@ -141,11 +61,159 @@ def _at_hand(
             f"*The images are not shown: the weights of this record are not committed. Delete "
             f"{record.folder.as_posix()} and run it again to draw them.*"
         )
-    size = record.content["settings"]["image_size"]
+    size = record.settings.image_size
     cache = Path(results) / "work" / "images"
     images = load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
     if images.fingerprint != record.content["data"]["fingerprint"]:
         return f"*The images in {data} are not shown: this record was made with others.*"
     where = choose_device(device)
     network, settings, threshold, _ = load_network(record.folder, where)
-    return images, network, settings, threshold, where
+    return AtHand(record, images, network, settings, threshold["pixel"], where)
+
+
+def detection_panels(run: AtHand) -> Figure:
+    """The six columns of the paper's Figure 4 for the first test image of each kind.
+
+    So no example is picked by hand. Pixels above the threshold are predicted as anomalous.
+    """
+    indices = _first_of_each(run.images.defects)
+    found = detect(
+        run.network, run.images.test[indices], run.settings, run.device, progress=False
+    )  # fmt: skip
+    titles = ("original", "ground truth", "reconstruction", "anomaly map", "prediction", "overlay")
+    figure, grid = _grid([run.images.defects[index] for index in indices], titles, 1.67)
+    for row, index in enumerate(indices):
+        original = _hwc(run.images.test[index])
+        predicted = found.maps[row].numpy() > run.threshold
+        shown = (
+            original, run.images.masks[index].numpy(), _hwc(found.reconstructions[row]),
+            found.maps[row].numpy(), predicted, overlay(original, predicted),
+        )  # fmt: skip
+        for column, picture in enumerate(shown):
+            top = {"vmin": 0, "vmax": max(2 * run.threshold, 1e-9)} if column == 3 else {}
+            grid[row, column].imshow(picture, cmap="magma" if column == 3 else "gray", **top)
+    return figure
+
+
+def input_panels(
+    records: Mapping[str, Record],
+    data: str | Path | None,
+    results: str | Path,
+    defects: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Figure | str:
+    """The input, the reconstruction and the map of some runs, or why they are missing.
+
+    Masks are outlined, and the maps of a run have one scale.
+
+    Args:
+        records: of one category, by their titles; at least one.
+        data: root of the data sets.
+        results: folder of the decoded images.
+        defects: one row each, the first test image of the kind; None shows all.
+        device: 'auto', 'cpu', 'cuda', ...
+    """
+    runs: list[AtHand] = []
+    for record in records.values():
+        run = at_hand(record, data, results, device)
+        if isinstance(run, str):
+            return run
+        runs.append(run)
+    images = runs[0].images
+    indices = _first_of_each(images.defects, defects)
+    titles = ["original"]
+    for name in records:
+        titles += [f"{name}: what\nthe network gets", "what it paints", "the difference"]
+    names = [images.defects[index].replace("_", " ") for index in indices]
+    figure, grid = _grid(names, titles, 1.5)
+    for row, index in enumerate(indices):
+        grid[row, 0].imshow(_hwc(images.test[index]))
+        if images.masks[index].any():
+            grid[row, 0].contour(images.masks[index].numpy(), [0.5], colors="white", linewidths=0.8)
+    for column, run in zip(range(1, len(titles), 3), runs, strict=True):
+        shown = run.images.test[indices]
+        noisy = _corrupted(shown, run)
+        found = detect(run.network, shown, run.settings, run.device, progress=False)
+        for row in range(len(indices)):
+            grid[row, column].imshow(_hwc(noisy[row]))
+            grid[row, column + 1].imshow(_hwc(found.reconstructions[row]))
+            grid[row, column + 2].imshow(
+                found.maps[row].numpy(), cmap="magma", vmin=0, vmax=float(found.maps.max())
+            )
+    return figure
+
+
+@torch.inference_mode()
+def noise_panels(run: AtHand) -> Figure:
+    """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
+    index = int(run.images.labels.int().argmax())
+    x0 = normalise(run.images.test[index : index + 1].to(run.device))
+    epsilon = fixed_noise(run.settings).to(run.device)
+    noisy = torch.cat([corrupt(x0, epsilon, noise) for noise in NOISES])
+    trained = run.settings.noise
+    titles = [f"λ = {noise:g}" + " (trained)" * (noise == trained) for noise in NOISES]
+    figure, grid = _grid(("corrupted", "reconstructed"), titles, 2)
+    for row, pictures in enumerate((noisy, run.network(noisy))):
+        for axes, picture in zip(grid[row], to_unit(pictures).clamp(0, 1).cpu(), strict=True):
+            axes.imshow(_hwc(picture))
+    return figure
+
+
+def passed_panels(run: AtHand) -> Figure:
+    """What of each kind of synthetic defect passes, on the first held-out image.
+
+    The share beside a kind is that of all its defects; see `n2n.measurement.passed_defects`.
+    """
+    fraction, seed = run.settings.validation_fraction, run.record.key.seed
+    _, held_out = split_validation(len(run.images.train), fraction, seed)
+    development = development_set(run.images, held_out)
+    first = [development.defects.index(kind) for kind in KINDS]
+    seen = development.test[[0, *first]]  # the image without a defect, and with each
+    noisy = _corrupted(seen, run)
+    painted = detect(run.network, seen, run.settings, run.device, progress=False).reconstructions
+    passed = (0.5 + (painted[1:].float() - painted[:1]) / 255).clamp(0, 1)
+    shares = run.record.content.get("passed_defects", {})
+    names = [f"{kind}: {shares[kind]:.0%}" if kind in shares else kind for kind in KINDS]
+    titles = (
+        "normal image", "with a defect", "what the network gets", "what it paints", "what passes"
+    )  # fmt: skip
+    figure, grid = _grid(names, titles, 2)
+    for row in range(len(KINDS)):
+        pictures = (seen[0], seen[row + 1], noisy[row + 1], painted[row + 1], passed[row])
+        for axes, picture in zip(grid[row], pictures, strict=True):
+            axes.imshow(_hwc(picture))
+    return figure
+
+
+def _corrupted(images: Tensor, run: AtHand) -> Tensor:
+    """What the network is given of images, uint8 (N, 3, S, S), on [0, 1]."""
+    noise = fixed_noise(run.settings)
+    return to_unit(corrupt(normalise(images), noise, run.settings.test_noise)).clamp(0, 1)
+
+
+def _first_of_each(defects: Sequence[str], kinds: Sequence[str] | None = None) -> list[int]:
+    """The first test image of each kind, or of some."""
+    return [defects.index(kind) for kind in dict.fromkeys(defects if kinds is None else kinds)]
+
+
+def _grid(rows: Sequence[str], columns: Sequence[str], side: float) -> tuple[Figure, Any]:
+    """A figure of pictures, so many inches wide each, and its axes.
+
+    It is closed, so that a notebook shows it as the cell's value and not a second time.
+    """
+    figure, grid = plt.subplots(
+        len(rows), len(columns), figsize=(side * len(columns), side * len(rows) + 0.4),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    for axes, name in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(name, fontsize=9)
+    for axes, title in zip(grid[0], columns, strict=True):
+        axes.set_title(title, fontsize=9)
+    plt.close(figure)
+    return figure, grid
+
+
+def _hwc(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()

@@ -8,7 +8,8 @@ import pandas as pd
 from IPython.display import HTML
 
 from n2n.analysis.markup import escape_markdown, html_table
-from n2n.analysis.tables import own_cells, wanted_settings
+from n2n.analysis.selection import wanted_settings
+from n2n.analysis.tables import own_cells
 from n2n.baselines.settings import row_label
 from n2n.metrics import FPR_LIMIT, NAMES
 from n2n.paper import label

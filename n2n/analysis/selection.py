@@ -7,11 +7,12 @@ import itertools
 import operator
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from n2n.baselines.settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label
 from n2n.records import Part, Record, check_same_images, find_records
-from n2n.settings import PRESETS, Settings, changes, fills
+from n2n.settings import PRESETS, Settings, changes, fills, make_settings
 
 
 def own_records(results: Path) -> list[Record]:
@@ -41,6 +42,30 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
     runs = list(found[max(found)].values()) if found else []
     check_same_images(runs)
     return runs
+
+
+def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
+    """What a column of Tables 1-5 changes in a preset; None for a method other than N2N."""
+    if column == "Ours":
+        return {}
+    if column.startswith("lambda="):
+        changes: dict[str, Any] = {"noise": float(column.removeprefix("lambda="))}
+    elif column in ("with attention", "without attention"):
+        changes = {"attention": column == "with attention"}
+    else:
+        return None
+    base = PRESETS[preset].as_dict()
+    return {name: value for name, value in changes.items() if base[name] != value}
+
+
+def matching_records(
+    records: list[Record], dataset: str, category: str, column: str, preset: str
+) -> list[Record]:
+    """The runs behind a cell, one per seed: those of the largest budget that was run."""
+    changes = wanted_settings(column, preset)
+    if changes is None:
+        return []
+    return runs_of(records, dataset, category, make_settings(preset, **changes))
 
 
 def varied_runs(

@@ -163,11 +163,11 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     A difference is taken between runs of the same seed, then averaged. For test images ``low``
     and ``high`` are the ends of its 95 % bootstrap interval over them. At the other levels, whose
     maps are not kept, they are the smallest and the largest difference of a seed; with one
-    seed both equal the effect. ``noise`` is the largest difference between two seeds of the base:
-    an effect inside it may be the seed's.
+    seed both equal the effect. ``noise`` is the largest difference between two seeds of the base,
+    if it has two: an effect inside it may be the seed's.
 
     Returns:
-        Columns: variant, changed, category, level, effect, low, high, seeds, base, noise, stage.
+        Columns: variant, changed, category, level, effect, low, high, seeds, noise, stage.
     """
     runs = study_runs(results, around)
     base = runs[runs["variant"] == "the base"]
@@ -195,14 +195,13 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "seeds": len(difference),
-                "base": every["auroc"].mean(),
-                "noise": every["auroc"].max() - every["auroc"].min(),
+                "noise": every["auroc"].max() - every["auroc"].min() if len(every) > 1 else np.nan,
                 "stage": group["stage"].iloc[0],
             }
         )
     columns = [
-        "variant", "changed", "category", "level", "effect", "low", "high", "seeds", "base",
-        "noise", "stage",
+        "variant", "changed", "category", "level", "effect", "low", "high", "seeds", "noise",
+        "stage",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 

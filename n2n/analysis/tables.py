@@ -20,7 +20,7 @@ import pandas as pd
 
 from n2n.analysis import figures
 from n2n.analysis.markup import to_markdown
-from n2n.analysis.selection import runs_of
+from n2n.analysis.selection import matching_records, runs_of, wanted_settings
 from n2n.errors import N2NError, reason
 from n2n.files import write_text, write_whole
 from n2n.paper import audit, label, printed_cells
@@ -41,30 +41,6 @@ TITLES = {
     4: "AUROC (%) by noise coefficient on MPDD, image level and pixel level",
     5: "AUROC (%) with and without residual attention on MPDD, image level and pixel level",
 }
-
-
-def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
-    """What a column of Tables 1-5 changes in a preset; None for a method other than N2N."""
-    if column == "Ours":
-        return {}
-    if column.startswith("lambda="):
-        changes: dict[str, Any] = {"noise": float(column.removeprefix("lambda="))}
-    elif column in ("with attention", "without attention"):
-        changes = {"attention": column == "with attention"}
-    else:
-        return None
-    base = PRESETS[preset].as_dict()
-    return {name: value for name, value in changes.items() if base[name] != value}
-
-
-def matching_records(
-    records: list[Record], dataset: str, category: str, column: str, preset: str
-) -> list[Record]:
-    """The runs behind a cell, one per seed: those of the largest budget that was run."""
-    changes = wanted_settings(column, preset)
-    if changes is None:
-        return []
-    return runs_of(records, dataset, category, make_settings(preset, **changes))
 
 
 def compare(table: int, results: Path, preset: str = "replication") -> pd.DataFrame:

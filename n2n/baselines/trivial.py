@@ -6,22 +6,15 @@ differ from their surroundings in ways that any contrast shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n.baselines.settings import BaselineSettings, Quantity
 from n2n.corruption import normalise, to_unit
-from n2n.data import Category
-from n2n.detection import Found, anomaly_map, image_scores
+from n2n.detection import Found
 from n2n.loss import gaussian_filter
-from n2n.measurement import point_metrics
-from n2n.settings import Settings
 
-BLUR = 4.0  # pixels, of the blurred image
 FINE = 2.0  # pixels: detail is what a Gaussian filter of this width takes away
 
 
@@ -101,32 +94,3 @@ def fit_trivial(images: Tensor, settings: BaselineSettings) -> nn.Module:
     if settings.method == "thumbnail":
         return NearestThumbnail(images, settings.side)
     return MeanQuantity(images, settings.quantity)
-
-
-@torch.inference_mode()
-def trivial_metrics(images: Category, settings: Settings, device: torch.device) -> dict[str, Any]:
-    """Metrics of three anomaly maps without a network, at both levels.
-
-    The map is that of the settings, without a calibration, with a stand-in for the reconstruction:
-
-    - ``mean_image``: the mean of the training images;
-    - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;
-    - ``grey_image``: mid-grey everywhere, near to what an untrained network gives. Its map says how
-      bright or dark each pixel is.
-    """
-    mean = normalise(images.train.float().mean(0, keepdim=True)).to(device)
-    stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
-        "mean_image": lambda x0: mean.expand_as(x0),
-        "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),
-        "grey_image": torch.zeros_like,
-    }
-    found = {}
-    for name, stand_in in stand_ins.items():
-        maps = torch.cat(
-            [
-                anomaly_map(stand_in(x0), x0, settings).cpu()
-                for x0 in (normalise(part.to(device)) for part in torch.split(images.test, 8))
-            ]
-        )
-        found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])
-    return found
