@@ -38,6 +38,7 @@ def write(
             "top1%": {"auroc": image},
         },
         "settings": asdict(settings),
+        "provenance": {"precision": "bfloat16"},
     }
     if isinstance(settings, Settings):
         base |= {

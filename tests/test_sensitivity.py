@@ -101,6 +101,21 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     assert synthetic[SCORED].tolist() == pytest.approx([-10.0, 0.0])
 
 
+def test_another_precision_is_named(tmp_path: Path) -> None:
+    record(tmp_path, small(), 0.7)
+    write(tmp_path, small(width=8), 0.6, provenance={"precision": "float32"})
+    write(tmp_path, small(width=24), 0.6)
+    other = {"category": "bracket_white", "provenance": {"precision": "float32"}}
+    write(tmp_path, small(), 0.7, **other)
+    write(tmp_path, small(width=8), 0.6, **other)  # as the base of its part
+    runs = sensitivity.study_runs(tmp_path).query("level == 'image' and stage == 'training'")
+    assert sorted(zip(runs["category"], runs["variant"], strict=True)) == [
+        ("Bracket White", "width 8"),
+        ("Metal Plate", "width 24"),
+        ("Metal Plate", "width 8, float32"),
+    ]
+
+
 def test_how_good_a_guide_synthetic_defects_are() -> None:
     effects = {"synthetic": [1.0, 2.0, 3.0, 4.0], "image": [10.0, 30.0, 20.0, 40.0]}
     found = pd.DataFrame(

@@ -92,7 +92,8 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
     'synthetic' is the image level on synthetic defects instead of the test images; 'mean' has the
     mean of the map for the image score, whatever the run's own is. Of a part with variants the
-    other image scores of the base's own maps are some, too.
+    other image scores of the base's own maps are some, too. A precision that no run of the base has
+    is named.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
     auroc, untrained (percent), stage ('training' or 'detection'), record.
@@ -107,11 +108,14 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         if not changes(record.settings, base) and record.key.part in parts
         for other in _scored(record)
     ]
+    usual = {(r.key.part, _precision(r)) for r in inside if not changes(r.settings, base)}
     known = {(other.key.part, other.key.seed, other.settings) for other in scored}
     inside = [r for r in inside if (r.key.part, r.key.seed, r.settings) not in known] + scored
     for record in inside:
         settings, content = record.settings, record.content
         changed = changes(settings, base)
+        part, precision = record.key.part, _precision(record)
+        odd = any(part in one for one in usual) and (part, precision) not in usual
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
             for level in ("image", "pixel")
@@ -124,7 +128,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
             rows.append(
                 {
                     "category": names[record.key.part],
-                    "variant": variant_label(changed),
+                    "variant": variant_label(changed) + (f", {precision}" if odd else ""),
                     "changed": tuple(sorted(changed)),
                     "seed": record.key.seed,
                     "level": level,
@@ -138,6 +142,10 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         "category", "variant", "changed", "seed", "level", "auroc", "untrained", "stage", "record",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _precision(record: Record) -> str:
+    return str(record.content["provenance"]["precision"])
 
 
 def _scored(record: Record) -> list[Record]:
