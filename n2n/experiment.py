@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ def measure(
         run, settings, images, normal, development, precision, results, device,
         compile_network=compile_network, progress=progress,
     )  # fmt: skip
+    if run.trace and not traced and trained.origin:
+        print(
+            f"no {TRACE} is written: the network is that of {trained.origin['variant']}, whose "
+            "training was not traced with these maps",
+            file=sys.stderr,
+        )
     resumed = time.monotonic()
     expected = _expected(trained.network, normal, settings, device)
     content, detected = _measure(
