@@ -7,13 +7,11 @@ module and without SRMNet's global residual, which would pass the noise on to th
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8
+LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8; as many as the four maps of Section 3.2.2
 REDUCTION, LEAST = 8, 4  # squeeze and excitation: an eighth of the channels, but four at least
 
 
@@ -143,12 +141,15 @@ class MNet(nn.Module):
     """The reconstruction network of Figure 2: noisy images on [-1, 1] to images on [-1, 1].
 
     Args:
-        width: channels at full resolution; they double at each of three halvings.
+        width: channels at full resolution; they double at each halving.
         attention: False replaces every residual attention module by a 1x1 convolution, as the
             ablation of Table 5 does.
         global_residual: add the input to the output, as SRMNet does; the text does not mention it.
         gate: of each residual attention module; see there.
         identity: of each residual attention module.
+        levels: resolutions, each half of the one before.
+        blocks: residual attention modules in a row, at each place where there is one.
+        scaled_inputs: False leaves out the smaller copies of the image.
     """
 
     def __init__(
@@ -159,38 +160,53 @@ class MNet(nn.Module):
         *,
         gate: bool = True,
         identity: bool = True,
+        levels: int = LEVELS,
+        blocks: int = 1,
+        scaled_inputs: bool = True,
     ) -> None:
         super().__init__()
         self.global_residual = global_residual
-        module = partial(ResidualAttention, gate=gate, identity=identity)
-        block = module if attention else conv1x1
-        channels = [width * 2**level for level in range(LEVELS)]
+        self.scaled_inputs = scaled_inputs
+
+        def block(inputs: int, outputs: int) -> nn.Module:
+            first, *more = (
+                ResidualAttention(c, outputs, gate=gate, identity=identity)
+                if attention
+                else conv1x1(c, outputs)
+                for c in [inputs] + (blocks - 1) * [outputs]
+            )
+            return nn.Sequential(first, *more) if more else first
+
+        channels = [width * 2**level for level in range(levels)]
         self.lift = conv3x3(3, width)  # shared by the inputs of every size
         self.encoder = nn.ModuleList(
-            block(c if level == 0 else c + width, c) for level, c in enumerate(channels)
+            block(c + width if level and scaled_inputs else c, c)
+            for level, c in enumerate(channels)
         )
         self.down = nn.ModuleList(Down(c) for c in channels[:-1])
         self.skip = nn.ModuleList(conv3x3(c, c) for c in channels[:-1])
         self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
         self.decoder = nn.ModuleList(block(2 * c, c) for c in channels[:-1])
         self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
-        self.fuse = SKFF(width, LEVELS)
+        self.fuse = SKFF(width, levels)
         self.output = conv3x3(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 8."""
+        """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 2^(levels - 1)."""
         noisy = x
         features = self.encoder[0](self.lift(x))
         encoded = [features]
-        for level in range(1, LEVELS):
-            # A bilinear resize by one half is the mean of 2x2 pixels.
-            x = F.avg_pool2d(x, 2)
-            features = self.down[level - 1](features)
-            features = self.encoder[level](torch.cat([features, self.lift(x)], 1))
+        for down, encoder in zip(self.down, self.encoder[1:], strict=True):
+            features = down(features)
+            if self.scaled_inputs:
+                # A bilinear resize by one half is the mean of 2x2 pixels.
+                x = F.avg_pool2d(x, 2)
+                features = torch.cat([features, self.lift(x)], 1)
+            features = encoder(features)
             encoded.append(features)
 
         branches = [self.head[-1](features)]
-        for level in reversed(range(LEVELS - 1)):
+        for level in reversed(range(len(self.skip))):
             skip = self.skip[level](encoded[level])
             features = self.decoder[level](torch.cat([self.up[level](features), skip], 1))
             branches.insert(0, self.head[level](features))

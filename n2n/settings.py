@@ -19,6 +19,10 @@ from n2n.errors import N2NError
 
 ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see n2n.detection
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
+OF_MNET = (  # settings that the U-Net does not know
+    "attention", "attention_gate", "attention_identity", "global_residual", "levels", "blocks",
+    "scaled_inputs",
+)  # fmt: skip
 
 
 def check_kind(name: str, value: object, kind: Any) -> None:
@@ -69,7 +73,10 @@ class Settings:
 
     # Network (Section 3.2); its width, like its depth, is not given
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
-    width: int = 32  # channels at full resolution; doubles at each of three halvings
+    width: int = 32  # channels at full resolution; doubles at each halving
+    levels: int = 4  # resolutions, each half of the one before
+    blocks: int = 1  # residual attention modules in a row
+    scaled_inputs: bool = True  # False: the image enters at full size alone
     attention: bool = True  # False: Table 5's ablation
     attention_gate: bool = True  # False: without the module's squeeze and excitation
     attention_identity: bool = True  # False: without the module's residual connection
@@ -115,8 +122,8 @@ class Settings:
                 object.__setattr__(self, name, float(getattr(self, name)))
         rules = {
             "image_size": (
-                self.image_size >= 64 and self.image_size % 8 == 0,
-                "a multiple of 8, at least 64",
+                self.image_size >= 64 and self.image_size % (16 if self.levels > 4 else 8) == 0,
+                "a multiple of 8, of 16 with five levels, and at least 64",
             ),
             "noise": (0 <= self.noise <= 1, "between 0 and 1"),
             "noise_std": (self.noise_std >= 0, "zero or more"),
@@ -130,13 +137,15 @@ class Settings:
             ),
             "width": (self.width >= 4 and self.width % 4 == 0, "a multiple of 4, at least 4"),
             "network": (
-                self.network == "mnet" or (self.attention and not self.global_residual),
-                "mnet where the attention or the global residual is changed",
+                self.network == "mnet"
+                or all(getattr(self, name) == getattr(Settings, name) for name in OF_MNET),
+                f"mnet where {', '.join(OF_MNET[:-1])} or {OF_MNET[-1]} is changed",
             ),
+            "levels": (2 <= self.levels <= 5, "from 2 to 5"),
+            "blocks": (self.blocks >= 1, "at least 1"),
             "attention": (
-                (self.network == "mnet" and self.attention)
-                or (self.attention_gate and self.attention_identity),
-                "on, and the network mnet, where a part of its module is off",
+                self.attention or (self.attention_gate and self.attention_identity),
+                "on where a part of its module is off",
             ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (

@@ -65,6 +65,9 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
                 settings.global_residual,
                 gate=settings.attention_gate,
                 identity=settings.attention_identity,
+                levels=settings.levels,
+                blocks=settings.blocks,
+                scaled_inputs=settings.scaled_inputs,
             )
         )
     network.to(device)

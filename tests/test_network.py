@@ -49,7 +49,13 @@ def plain_attention(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
 
 
 def plain_block(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    """With attention, or a single convolution in its place."""
+    """With attention, or a single convolution in its place; or several of them in a row."""
+    row = 0
+    while any(key.startswith(f"{name}.{row}.") for key in weights):
+        x = plain_block(x, weights, f"{name}.{row}")
+        row += 1
+    if row:
+        return x
     single = f"{name}.weight" in weights
     return (plain_conv if single else plain_attention)(x, weights, name)
 
@@ -84,27 +90,28 @@ def bilinear(size: int, target: int) -> Tensor:
     return (1 - (at[:, None] - torch.arange(size)).abs()).clamp(min=0)
 
 
-def plain_network(x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+def plain_network(x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = True) -> Tensor:
     height, width = x.shape[-2:]
+    lowest = sum(name.startswith("head.") for name in weights) // 2 - 1
     inputs = [x]
-    for _ in range(3):
+    for _ in range(lowest):
         inputs.append(F.interpolate(inputs[-1], scale_factor=0.5, mode="bilinear"))
     legs = [plain_conv(one, weights, "lift") for one in inputs]
 
     encoded = [plain_block(legs[0], weights, "encoder.0")]
-    for level in (1, 2, 3):
+    for level in range(1, lowest + 1):
         down = plain_conv(space_to_depth(encoded[-1]), weights, f"down.{level - 1}.1")
-        both = torch.cat([down, legs[level]], 1)
+        both = torch.cat([down, legs[level]], 1) if scaled_inputs else down
         encoded.append(plain_block(both, weights, f"encoder.{level}"))
 
-    decoded = {3: encoded[3]}
-    for level in (2, 1, 0):
+    decoded = {lowest: encoded[lowest]}
+    for level in reversed(range(lowest)):
         up = plain_conv(depth_to_space(decoded[level + 1]), weights, f"up.{level}.1")
         skip = plain_conv(encoded[level], weights, f"skip.{level}")
         decoded[level] = plain_block(torch.cat([up, skip], 1), weights, f"decoder.{level}")
 
     branches = []
-    for level in range(4):
+    for level in range(lowest + 1):
         head = plain_conv(decoded[level], weights, f"head.{level}")
         vertical = bilinear(head.shape[2], height)
         horizontal = bilinear(head.shape[3], width)
@@ -120,6 +127,23 @@ def test_network_is_its_description(attention, size):
     with torch.no_grad():
         expected = plain_network(x, dict(network.named_parameters()))
         torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize(
+    "changes", [{"levels": 2}, {"levels": 3, "blocks": 2}, {"levels": 5}, {"scaled_inputs": False}]
+)
+def test_other_networks_are_their_description(attention, changes):
+    torch.manual_seed(0)
+    network = MNet(WIDTH, attention, **changes).double()
+    x = image(2, 3, 32, 16, dtype=torch.float64)
+    scaled = changes.get("scaled_inputs", True)
+    with torch.no_grad():
+        expected = plain_network(x, dict(network.named_parameters()), scaled)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-12)
+    blocks = sum(isinstance(m, ResidualAttention) for m in network.modules())
+    levels = changes.get("levels", LEVELS)
+    assert blocks == attention * (2 * levels - 1) * changes.get("blocks", 1)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(8, 16), (24, 16), (72, 40)])

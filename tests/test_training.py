@@ -96,6 +96,7 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
     [
         {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
         {"attention_gate": False}, {"attention_identity": False},
+        {"levels": 3, "blocks": 2}, {"scaled_inputs": False},
         {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
     ],
     ids=str,

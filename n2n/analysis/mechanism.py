@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
 from n2n.analysis.selection import category_names, own_records, varied_runs
-from n2n.analysis.sensitivity import ATTENTION, BASE, in_study, variant_label
-from n2n.settings import DETECTION, Settings, changes
+from n2n.analysis.sensitivity import BASE, in_study, variant_label
+from n2n.settings import DETECTION, OF_MNET, Settings, changes
 from n2n.synthetic import KINDS
 
 # By `mechanism_table`, and how each is called there
@@ -26,8 +26,8 @@ VARIED: dict[str, tuple[str, ...]] = {
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
-    "alpha", "c1", "network", "loss_range", "global_residual", *ATTENTION, "augmentation",
-    "weight_average", "noise_grain",
+    "alpha", "c1", "network", "loss_range", *OF_MNET, "augmentation", "weight_average",
+    "noise_grain",
 }  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def _group(changed: dict[str, object]) -> str:
     """What kind of change a training of the small study is."""
     if any("noise" in name for name in changed):
         return "other noise"
-    if changed.keys() & {*ATTENTION, "network", "global_residual"}:
+    if changed.keys() & {"network", *OF_MNET}:
         return "another network"
     if changed.keys() & {"alpha", "sigmas", "c1", "c2", "border", "loss_range"}:
         return "another loss"

@@ -46,6 +46,8 @@ WORDS: dict[str, dict[Any, str]] = {
     "image_score": {"max": "maximum score", "mean": "mean score"},
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
+    "scaled_inputs": {False: "without the smaller inputs"},
+    "blocks": {2: "two modules in a row"},
     "attention_gate": {False: "without the gate"},
     "attention_identity": {False: "without residual connections"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
