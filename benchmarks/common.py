@@ -81,7 +81,8 @@ def training(
     noise = torch.Generator(device).manual_seed(0)
     shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
     images = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8, device=device)
-    torch.backends.cudnn.allow_tf32 = False  # as `n2n.device.exact_float32`, here for good
+    torch.set_float32_matmul_precision("highest")  # as `n2n.device.exact_float32`, here for good
+    torch.backends.cudnn.allow_tf32 = False
     compiled = device.type == "cuda" and compilation is not None
     step: Reconstruct = torch.compile(network, mode=compilation) if compiled else network
     return step, optimiser, images, noise

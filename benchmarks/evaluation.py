@@ -29,7 +29,7 @@ from sklearn.metrics import (
 
 from benchmarks.common import name_of, now, provenance, resident_peak, write_table
 from n2n import metrics
-from n2n.baselines.anomalib_models import _allow_torchvision
+from n2n.baselines.anomalib_models import allow_torchvision
 
 CPU = torch.device("cpu")
 Maps = NDArray[np.float32]
@@ -113,7 +113,7 @@ def scaled(maps: Maps) -> torch.Tensor:
 
 
 def anomalib_auroc(maps: Maps, masks: Masks) -> dict[str, float]:
-    _allow_torchvision()
+    allow_torchvision()
     from anomalib.metrics.auroc import _AUROC
 
     metric = _AUROC()
@@ -122,7 +122,7 @@ def anomalib_auroc(maps: Maps, masks: Masks) -> dict[str, float]:
 
 
 def anomalib_aupro(maps: Maps, masks: Masks) -> dict[str, float]:
-    _allow_torchvision()
+    allow_torchvision()
     from anomalib.metrics.aupro import _AUPRO
 
     metric = _AUPRO(fpr_limit=metrics.FPR_LIMIT)

@@ -87,7 +87,7 @@ def see(images: Tensor, settings: BaselineSettings) -> Tensor:
 
 def _prepare(settings: BaselineSettings) -> None:
     """Make anomalib importable, or say how to install it."""
-    _allow_torchvision()
+    allow_torchvision()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it imports itself
@@ -443,7 +443,7 @@ def _embedded_weights() -> dict[str, Tensor]:
     return dict(zip(named, packaged.values(), strict=True))
 
 
-def _allow_torchvision() -> None:
+def allow_torchvision() -> None:
     """Let torchvision's wheel, which is built for CUDA, be imported beside a torch without it.
 
     Its import registers shapes for two operators of object detection that only a CUDA build
