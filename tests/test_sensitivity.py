@@ -349,7 +349,7 @@ def test_tables_from_records(results: Path) -> None:
         write(results, small(), seed=seed, passed_defects=passed)
     write(results, small(noise_grain=16), seed=3, passed_defects=dict.fromkeys(passed, 0.125))
     write(results, small(width=8), seed=3, passed_defects=dict.fromkeys(passed, 0.1))
-    shares = mechanism.passed_table(results).set_index("noise")
+    shares = mechanism.passed_table(results).set_index("run")
     assert shares.index.tolist() == ["λ = 0.3", "noise grain 16"]
     assert shares.loc["λ = 0.3", ["seeds", "transplant", "stain"]].tolist() == ["3, 4", 100, 50]
     assert np.isnan(shares.loc["λ = 0.3", "scratch"])

@@ -85,38 +85,39 @@ def _named(seeds: pd.Series) -> str:
 
 
 def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
-    """How much of each kind of synthetic defect passes the network, in percent, by its noise.
+    """How much of each kind of synthetic defect passes the network, in percent.
 
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
-    from ``base`` in the noise alone.
+    from ``base`` in the noise or the learning rate alone.
     """
     rows = []
-    for name, record in varied_runs(results, base, "noise", *VARIED["grain of the noise"]):
+    varied = ("noise", *VARIED["grain of the noise"], "learning_rate")
+    for name, record in varied_runs(results, base, *varied):
         if "passed_defects" in record.content:
             changed = changes(record.settings, base)
-            noise = variant_label(changed) if changed else f"λ = {base.noise:g}"
+            run = variant_label(changed) if changed else f"λ = {base.noise:g}"
             passed = record.content["passed_defects"]
             shares = {kind: 100 * passed[kind] for kind in KINDS}
-            rows.append({"category": name, "noise": noise, "seed": record.key.seed} | shares)
-    return _means(pd.DataFrame(rows, columns=["category", "noise", "seed", *KINDS]))
+            rows.append({"category": name, "run": run, "seed": record.key.seed} | shares)
+    return _means(pd.DataFrame(rows, columns=["category", "run", "seed", *KINDS]))
 
 
 def passed_figure(found: pd.DataFrame) -> Figure:
-    """The shares of `passed_table`: a panel per category, a row per noise, a point per kind."""
+    """The shares of `passed_table`: a panel per category, a row per run, a point per kind."""
     categories = list(dict.fromkeys(found["category"]))
-    noises = list(dict.fromkeys(found["noise"]))
+    runs = list(dict.fromkeys(found["run"]))
     figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(9, 1.3 + 0.35 * len(noises)), sharey=True,
+        1, max(len(categories), 1), figsize=(9, 1.3 + 0.35 * len(runs)), sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for axes, category in zip(grid[0], categories, strict=False):
-        part = found[found["category"] == category].set_index("noise")
-        rows = [noises.index(noise) for noise in part.index]
+        part = found[found["category"] == category].set_index("run")
+        rows = [runs.index(run) for run in part.index]
         for kind, colour, marker in zip(KINDS, (ANOMALOUS, NORMAL, PAPER), "osD", strict=True):
             axes.plot(part[kind], rows, marker, color=colour, ms=7, label=kind)
-        axes.set(xlim=(-3, 103), title=category, yticks=range(len(noises)))
-        axes.set_yticklabels(noises)
-        axes.set_ylim(len(noises) - 0.5, -0.5)
+        axes.set(xlim=(-3, 103), title=category, yticks=range(len(runs)))
+        axes.set_yticklabels(runs)
+        axes.set_ylim(len(runs) - 0.5, -0.5)
         axes.grid(axis="y", alpha=0.4)
     figure.supxlabel("of a drawn defect passes, %: 0 is normal surface, 100 a copy", fontsize=9)
     if categories:
