@@ -88,10 +88,10 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """How much of each kind of synthetic defect passes the network, in percent.
 
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
-    from ``base`` in the noise or the learning rate alone.
+    from ``base`` in the noise, the learning rate or the attention modules alone.
     """
     rows = []
-    varied = ("noise", *VARIED["grain of the noise"], "learning_rate")
+    varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "attention")
     for name, record in varied_runs(results, base, *varied):
         if "passed_defects" in record.content:
             changed = changes(record.settings, base)
@@ -119,7 +119,9 @@ def passed_figure(found: pd.DataFrame) -> Figure:
         axes.set_yticklabels(runs)
         axes.set_ylim(len(runs) - 0.5, -0.5)
         axes.grid(axis="y", alpha=0.4)
-    figure.supxlabel("of a drawn defect passes, %: 0 is normal surface, 100 a copy", fontsize=9)
+    figure.supxlabel(
+        "share of a drawn defect that comes back, %: 0 nothing of it, 100 a copy", fontsize=9
+    )
     if categories:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     plt.close(figure)
