@@ -26,8 +26,8 @@ VARIED: dict[str, tuple[str, ...]] = {
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
-    "alpha", "c1", "network", "loss_range", *OF_MNET, "augmentation", "weight_average",
-    "noise_grain",
+    "alpha", "c1", "network", "loss_range", "global_residual", "attention", "augmentation",
+    "weight_average", "noise_grain",
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "sigmas": {(0.5, 1.0, 2.0, 4.0): "without the widest filter"},
     "alpha": {0.0: "α = 0", 0.025: "α = 0.025"},
     "noise_mean": {0.0: "noise of mean 0"},
-    "noise_octaves": {5: "five noises, each of half the grain before"},
+    "noise_octaves": {5: "five at once"},
     "noise_std": {1.0: "noise of deviation 1", 0.7071: "noise of variance 0.5"},
     "map_sigma": {2.0: "map blurred by 2 pixels"},
     "image_score": {"max": "maximum score", "mean": "mean score"},
