@@ -49,23 +49,23 @@ def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
     if column == "Ours":
         return {}
     if column.startswith("lambda="):
-        changes: dict[str, Any] = {"noise": float(column.removeprefix("lambda="))}
+        wanted: dict[str, Any] = {"noise": float(column.removeprefix("lambda="))}
     elif column in ("with attention", "without attention"):
-        changes = {"attention": column == "with attention"}
+        wanted = {"attention": column == "with attention"}
     else:
         return None
     base = PRESETS[preset].as_dict()
-    return {name: value for name, value in changes.items() if base[name] != value}
+    return {name: value for name, value in wanted.items() if base[name] != value}
 
 
 def matching_records(
     records: list[Record], dataset: str, category: str, column: str, preset: str
 ) -> list[Record]:
     """The runs behind a cell, one per seed: those of the largest budget that was run."""
-    changes = wanted_settings(column, preset)
-    if changes is None:
+    wanted = wanted_settings(column, preset)
+    if wanted is None:
         return []
-    return runs_of(records, dataset, category, make_settings(preset, **changes))
+    return runs_of(records, dataset, category, make_settings(preset, **wanted))
 
 
 def varied_runs(
