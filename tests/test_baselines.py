@@ -65,7 +65,7 @@ def images() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stand-in for torchvision's file: its names and shapes, random weights."""
-    anomalib_models._allow_torchvision()
+    anomalib_models.allow_torchvision()
     import timm
 
     file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
@@ -281,7 +281,7 @@ def test_the_coreset_is_anomalibs(clusters: int) -> None:
     generator = torch.Generator().manual_seed(0)
     middles = torch.randn(clusters, 40, generator=generator).repeat(600 // clusters, 1)
     patches = middles + 0.1 * torch.randn(600, 40, generator=generator)
-    anomalib_models._allow_torchvision()
+    anomalib_models.allow_torchvision()
     from anomalib.models.components.sampling import KCenterGreedy
     from lightning.pytorch import seed_everything
 
@@ -474,7 +474,7 @@ def test_a_study_brings_a_file_of_weights(
 @needs_anomalib
 def test_the_file_that_the_tables_name(parts: Path, tmp_path: Path) -> None:
     """A stand-in for torchvision's WideResNet-50-2, with random weights, on the command line."""
-    anomalib_models._allow_torchvision()
+    anomalib_models.allow_torchvision()
     import timm
 
     file = tmp_path / "wide_resnet50_2-95faca4d.pth"

@@ -50,7 +50,7 @@ def test_experiment_trains_and_draws(mpdd: Path, tmp_path: Path) -> None:
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 5  # losses, scores, ROC curves, Figure 4, noise
+    assert len(pictures) == 6  # losses, scores, ROC curves, Figure 4, noise, drawn defects
     # The second time, the record is there: nothing is trained, and images need not be at hand.
     text = execute("experiment", tmp_path / "again.ipynb", **(parameters | {"data": None}))
     assert "is complete: not run again" in text
