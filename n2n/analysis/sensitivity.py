@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER
 from n2n.analysis.selection import category_names, own_records
 from n2n.metrics import bootstrap_difference
-from n2n.records import Record, check_same_images
+from n2n.records import Part, Record, check_same_images
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, make_settings
 
 BASE = make_settings("replication", image_size=128, width=16, epochs=40, t_max=40)
@@ -111,14 +111,17 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         if not changes(record.settings, base) and record.key.part in parts
         for other in _scored(record)
     ]
-    usual = {(r.key.part, _precision(r)) for r in inside if not changes(r.settings, base)}
+    usual: dict[Part, set[str]] = {}  # the precisions of the base
+    for record in inside:
+        if not changes(record.settings, base):
+            usual.setdefault(record.key.part, set()).add(_precision(record))
     known = {(other.key.part, other.key.seed, other.settings) for other in scored}
     inside = [r for r in inside if (r.key.part, r.key.seed, r.settings) not in known] + scored
     for record in inside:
         settings, content = record.settings, record.content
         changed = changes(settings, base)
-        part, precision = record.key.part, _precision(record)
-        odd = any(part in one for one in usual) and (part, precision) not in usual
+        precision = _precision(record)
+        odd = precision not in usual.get(record.key.part, {precision})
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
             for level in ("image", "pixel")
