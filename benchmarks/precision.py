@@ -39,6 +39,7 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
         network, settings, _, expected = load_network(record.folder, device)
         images = load_category(
             root, record.key.dataset, record.key.category, settings.image_size,
+            resize=settings.resize, mask_rule=settings.mask_rule,
             cache=results / "work" / "images", progress=False,
         )  # fmt: skip
         found, seconds = {}, {}

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from n2n.errors import N2NError, reason
 from n2n.files import cores, write_whole
+from n2n.settings import MaskRule, Resize
 
 # `_open` refuses such an image in a sentence of its own
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -170,26 +171,28 @@ def _inside(folder: Path) -> list[Path]:
         return []
 
 
-def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
+def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[np.uint8]:
     """Decode any image and resize it, (size, size, 3), without keeping the aspect ratio.
 
-    Bilinear with antialiasing. Sixteen bits are scaled to eight, transparency is laid on white,
-    the camera's rotation is applied, and an animation gives its first frame.
+    All filters but ``nearest`` are antialiased: they widen with the step. Sixteen bits are scaled
+    to eight, transparency is laid on white, the camera's rotation is applied, and an animation
+    gives its first frame.
 
     Raises:
         N2NError: where the file is missing, damaged, not an image, or huge.
     """
     with _open(path) as image:
         upright = ImageOps.exif_transpose(image)
-        rgb = _to_rgb(upright).resize((size, size), Image.Resampling.BILINEAR)
+        rgb = _to_rgb(upright).resize((size, size), Image.Resampling[resize.upper()])
         return np.asarray(rgb, dtype=np.uint8)
 
 
-def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
+def decode_mask(path: Path, image: Path, size: int, rule: MaskRule = "half") -> NDArray[np.bool_]:
     """Decode the mask of an image, (size, size); any value above 0 is anomalous.
 
-    A pixel of the result is anomalous where half of it is covered; where a defect is so small that
-    none is, those that it covers most, so that no defect vanishes.
+    A pixel of the result is anomalous where ``half`` of it is covered, where ``any`` of it is, or
+    where the ``nearest`` pixel of the mask is; where by that rule a defect has no pixel, those that
+    it covers most, so that none vanishes.
 
     Raises:
         N2NError: where the file is missing, damaged or a JPEG, has another size than the image, or
@@ -217,10 +220,14 @@ def decode_mask(path: Path, image: Path, size: int) -> NDArray[np.bool_]:
             f"The mask {path} marks no pixel of an anomalous image; draw the defect, or move the "
             "image to test/good."
         )
-    coverage = Image.fromarray(marked.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
-    covered = np.asarray(coverage)
-    resized: NDArray[np.bool_] = covered >= min(0.5, float(covered.max()))
-    return resized
+    area = Image.fromarray(marked.astype(np.float32))
+    covered = np.asarray(area.resize((size, size), Image.Resampling.BOX))
+    if rule == "nearest":
+        resized = np.asarray(area.resize((size, size), Image.Resampling.NEAREST)) > 0
+    else:
+        resized = covered >= 0.5 if rule == "half" else covered > 0
+    found: NDArray[np.bool_] = resized if resized.any() else covered == covered.max()
+    return found
 
 
 def load_category(
@@ -229,6 +236,8 @@ def load_category(
     category: str,
     size: int,
     *,
+    resize: Resize = "bilinear",
+    mask_rule: MaskRule = "half",
     cache: Path | None = None,
     progress: bool = True,
 ) -> Category:
@@ -239,7 +248,9 @@ def load_category(
         dataset: folder's name.
         category: folder's name.
         size: pixels along each side.
-        cache: folder for the decoded tensors, found again by fingerprint and size.
+        resize: see `decode_image`.
+        mask_rule: see `decode_mask`.
+        cache: folder for the decoded tensors, found again by fingerprint and the three above.
         progress: show a bar on stderr.
 
     Raises:
@@ -253,19 +264,21 @@ def load_category(
         zip(files, _parallel(_sha256, files, f"{label}: checking files", progress), strict=True)
     )
     fingerprint = _fingerprint(listing, hashes)
-    stored = None if cache is None else cache / f"{fingerprint}-{size}-{DECODER}.pt"
+    stored = (
+        None if cache is None else cache / f"{fingerprint}-{size}-{resize}-{mask_rule}-{DECODER}.pt"
+    )
     tensors = None if stored is None else _read_cache(stored)
     if tensors is None:
         images = list(
             _parallel(
-                lambda sample: decode_image(sample.image, size),
+                lambda sample: decode_image(sample.image, size, resize),
                 samples, f"{label}: reading images", progress,
             )
         )  # fmt: skip
         defective = [(s.mask, s.image) for s in listing.test if s.mask is not None]
         drawn = iter(
             _parallel(
-                lambda pair: decode_mask(*pair, size),
+                lambda pair: decode_mask(*pair, size, mask_rule),
                 defective, f"{label}: reading masks", progress,
             )
         )  # fmt: skip

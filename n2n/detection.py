@@ -79,7 +79,8 @@ def detect(
     Args:
         network: as trained, in evaluation mode.
         images: uint8, (N, 3, S, S).
-        settings: of the training; ``noise_draws`` maps are averaged.
+        settings: of the training; ``noise_draws`` maps are averaged, and with none of them the mean
+            of the noise takes its place.
         device: where the network is.
         precision: of the convolutions.
         expected: calibrates the map that the image scores are taken from; see `expected_error`.
@@ -87,6 +88,7 @@ def detect(
         progress: show a bar on stderr.
     """
     noises = [fixed_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
+    noises = noises or [torch.tensor(settings.noise_mean, device=device)]
     maps = torch.empty(len(images), *images.shape[-2:])
     reconstructions = torch.empty_like(images, device="cpu")
     bar = tqdm(total=len(images), desc="detecting", unit="image", disable=not progress)

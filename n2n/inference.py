@@ -66,7 +66,9 @@ def detect_files(
         raise N2NError(
             f"{out} holds a run record, whose scores.csv would be lost; choose another --out."
         )
-    decoded = np.stack([decode_image(path, settings.image_size) for path in images])
+    decoded = np.stack(
+        [decode_image(path, settings.image_size, settings.resize) for path in images]
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent
     except OSError as failed:

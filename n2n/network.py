@@ -150,6 +150,8 @@ class MNet(nn.Module):
         levels: resolutions, each half of the one before.
         blocks: residual attention modules in a row, at each place where there is one.
         scaled_inputs: False leaves out the smaller copies of the image.
+        skip_convolution: False hands the features of the encoder on as they are.
+        tanh: of the output.
     """
 
     def __init__(
@@ -163,10 +165,13 @@ class MNet(nn.Module):
         levels: int = LEVELS,
         blocks: int = 1,
         scaled_inputs: bool = True,
+        skip_convolution: bool = True,
+        tanh: bool = False,
     ) -> None:
         super().__init__()
         self.global_residual = global_residual
         self.scaled_inputs = scaled_inputs
+        self.tanh = tanh
 
         def block(inputs: int, outputs: int) -> nn.Module:
             first, *more = (
@@ -184,7 +189,9 @@ class MNet(nn.Module):
             for level, c in enumerate(channels)
         )
         self.down = nn.ModuleList(Down(c) for c in channels[:-1])
-        self.skip = nn.ModuleList(conv3x3(c, c) for c in channels[:-1])
+        # Made in any case, so that the rest begins with the same weights
+        skips = [conv3x3(c, c) for c in channels[:-1]]
+        self.skip = nn.ModuleList(skips if skip_convolution else [nn.Identity() for _ in skips])
         self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
         self.decoder = nn.ModuleList(block(2 * c, c) for c in channels[:-1])
         self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
@@ -212,6 +219,8 @@ class MNet(nn.Module):
             branches.insert(0, self.head[level](features))
 
         reconstruction: Tensor = self.output(self.fuse(branches))
+        if self.tanh:
+            reconstruction = reconstruction.tanh()
         return reconstruction + noisy if self.global_residual else reconstruction
 
 

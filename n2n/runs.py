@@ -21,6 +21,7 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
+from n2n.settings import PRESETS, Settings
 
 
 def make_record(
@@ -65,9 +66,11 @@ def make_record(
             return record
         began = time.monotonic()
         own_peak = reset_peak_memory(where)
+        ours = run.settings if isinstance(run.settings, Settings) else PRESETS["replication"]
         images = load_category(
             Path(data), run.dataset, run.category, run.settings.image_size,
-            cache=results / "work" / "images", progress=progress,
+            resize=ours.resize, mask_rule=ours.mask_rule, cache=results / "work" / "images",
+            progress=progress,
         )  # fmt: skip
         refuse_other_images(key, results, images.fingerprint)
         prepared = time.monotonic() - began

@@ -18,10 +18,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from n2n.errors import N2NError
 
 ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see n2n.detection
+Resize = Literal["bilinear", "bicubic", "box", "nearest"]  # filters of Pillow
+MaskRule = Literal["half", "any", "nearest"]  # which reduced pixels a mask covers; see n2n.data
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 OF_MNET = (  # settings that the U-Net does not know
     "attention", "attention_gate", "attention_identity", "global_residual", "levels", "blocks",
-    "scaled_inputs",
+    "scaled_inputs", "skip_convolution", "tanh",
 )  # fmt: skip
 
 
@@ -62,6 +64,7 @@ class Settings:
 
     # Input (Section 4.2)
     image_size: int = 256  # pixels; both sides, the aspect ratio is not kept
+    resize: Resize = "bilinear"  # not given; all but nearest are antialiased
 
     # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
     noise: float = 0.3  # lambda
@@ -81,6 +84,8 @@ class Settings:
     attention_gate: bool = True  # False: without the module's squeeze and excitation
     attention_identity: bool = True  # False: without the module's residual connection
     global_residual: bool = False  # True: the input is added to the output, as in SRMNet
+    skip_convolution: bool = True  # False: skip connections hand on what they get
+    tanh: bool = False  # True: of the output, which is then inside [-1, 1]
 
     # Loss and anomaly map, Eq. (2)-(9)
     loss: Literal["zhao", "pytorch-msssim"] = "zhao"  # the second trains with a scalar MS-SSIM
@@ -108,11 +113,12 @@ class Settings:
 
     # Detection (Section 3.3, last sentence); see DETECTION
     noise_at_test: bool = True  # False: test images stay clean
-    noise_draws: int = 1  # anomaly maps averaged over this many draws of the noise
+    noise_draws: int = 1  # anomaly maps averaged over so many draws; 0: the mean of the noise
     anomaly_map: Literal["eq9", "l1"] = "eq9"  # l1: the absolute error alone, mean of the channels
     map_sigma: float = 0.0  # pixels; a Gaussian over the anomaly map; 0 leaves it as it is
     calibration: Literal["none", "scores"] = "none"  # scores: taken from the calibrated map
     image_score: ImageScore = "top1%"  # not given; chosen, see the ledger
+    mask_rule: MaskRule = "half"  # of a test pixel, the share that a defect covers; not given
 
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed; 0 for 0.0 is the same setting."""
@@ -168,7 +174,7 @@ class Settings:
             "patience": (self.patience >= 1, "at least 1"),
             "weight_average": (0 <= self.weight_average < 1, "from 0 to below 1"),
             "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
-            "noise_draws": (self.noise_draws >= 1, "at least 1"),
+            "noise_draws": (self.noise_draws >= 0, "zero or more"),
             "map_sigma": (
                 0 <= self.map_sigma <= self.image_size / 8,
                 "between 0 and an eighth of the image size",
@@ -206,6 +212,7 @@ def _kinds() -> list[tuple[str, Any]]:
 # What a trained network is used with; the others decide how it is trained.
 DETECTION = {
     "noise_at_test", "noise_draws", "anomaly_map", "map_sigma", "calibration", "image_score",
+    "mask_rule",
 }  # fmt: skip
 
 PRESETS: dict[str, Settings] = {

@@ -68,6 +68,8 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
                 levels=settings.levels,
                 blocks=settings.blocks,
                 scaled_inputs=settings.scaled_inputs,
+                skip_convolution=settings.skip_convolution,
+                tanh=settings.tanh,
             )
         )
     network.to(device)

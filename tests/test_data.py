@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from n2n.data import (
     load_category,
 )
 from n2n.errors import N2NError
+from n2n.settings import MaskRule
 from tests.conftest import draw_parts
 
 
@@ -185,6 +187,16 @@ def test_resizing_is_pillow_s_bilinear(tmp_path: Path) -> None:
     assert np.array_equal(decoded, np.asarray(expected))
 
 
+def test_resizing_by_other_filters(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    path = save(tmp_path / "noise.png", noise)
+    assert np.array_equal(decode_image(path, 32, "nearest"), noise[1::2, 1::3])
+    blocks = noise.reshape(32, 2, 32, 3, 3).mean((1, 3))
+    assert np.abs(decode_image(path, 32, "box") - blocks).max() < 1  # rounded twice
+    bicubic = Image.fromarray(noise).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.array_equal(decode_image(path, 32, "bicubic"), np.asarray(bicubic))
+
+
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (37, 91), (127, 127)])
 def test_a_defect_of_one_pixel_does_not_vanish(tmp_path: Path, y: int, x: int) -> None:
     mask = np.zeros((128, 128), np.uint8)
@@ -200,8 +212,20 @@ def test_masks_keep_half_covered_pixels(tmp_path: Path) -> None:
     mask[0, :2] = 255  # half of one
     mask[7, 7] = 255  # a quarter of one
     image = save(tmp_path / "image.png", np.zeros((8, 8), np.uint8))
-    resized = decode_mask(save(tmp_path / "mask.png", mask), image, 4)
-    assert np.argwhere(resized).tolist() == [[0, 0], [1, 1]]
+    path = save(tmp_path / "mask.png", mask)
+    assert np.argwhere(decode_mask(path, image, 4)).tolist() == [[0, 0], [1, 1]]
+    assert np.argwhere(decode_mask(path, image, 4, "any")).tolist() == [[0, 0], [1, 1], [3, 3]]
+    # The nearest pixel of 2x2 is the lower right one
+    assert np.argwhere(decode_mask(path, image, 4, "nearest")).tolist() == [[1, 1], [3, 3]]
+
+
+def test_no_rule_lets_a_defect_vanish(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4, 2] = 255
+    image = save(tmp_path / "image.png", np.zeros((8, 8), np.uint8))
+    path = save(tmp_path / "mask.png", mask)
+    for rule in get_args(MaskRule):
+        assert np.argwhere(decode_mask(path, image, 4, rule)).tolist() == [[2, 1]]
 
 
 @pytest.mark.parametrize(
@@ -364,6 +388,13 @@ def test_the_cache_gives_the_same_and_heals_itself(root: Path, tmp_path: Path) -
     healed = load_category(root, "MPDD", "tubes", 64, cache=cache, progress=False)
     assert torch.equal(first.train, healed.train)
     assert stored.stat().st_size > 1000
+    sharper = load_category(root, "MPDD", "tubes", 32, resize="nearest", cache=cache)
+    smoother = load_category(root, "MPDD", "tubes", 32, cache=cache)
+    wider = load_category(root, "MPDD", "tubes", 32, mask_rule="any", cache=cache)
+    assert not torch.equal(sharper.test, smoother.test)
+    assert torch.equal(wider.test, smoother.test)
+    assert sharper.fingerprint == first.fingerprint
+    assert len(list(cache.iterdir())) == 4
 
 
 def test_check_names_every_problem(root: Path) -> None:

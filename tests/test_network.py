@@ -90,7 +90,9 @@ def bilinear(size: int, target: int) -> Tensor:
     return (1 - (at[:, None] - torch.arange(size)).abs()).clamp(min=0)
 
 
-def plain_network(x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = True) -> Tensor:
+def plain_network(
+    x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = True, tanh: bool = False
+) -> Tensor:
     height, width = x.shape[-2:]
     lowest = sum(name.startswith("head.") for name in weights) // 2 - 1
     inputs = [x]
@@ -107,7 +109,9 @@ def plain_network(x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = T
     decoded = {lowest: encoded[lowest]}
     for level in reversed(range(lowest)):
         up = plain_conv(depth_to_space(decoded[level + 1]), weights, f"up.{level}.1")
-        skip = plain_conv(encoded[level], weights, f"skip.{level}")
+        skip = encoded[level]
+        if f"skip.{level}.weight" in weights:
+            skip = plain_conv(skip, weights, f"skip.{level}")
         decoded[level] = plain_block(torch.cat([up, skip], 1), weights, f"decoder.{level}")
 
     branches = []
@@ -116,7 +120,8 @@ def plain_network(x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = T
         vertical = bilinear(head.shape[2], height)
         horizontal = bilinear(head.shape[3], width)
         branches.append(torch.einsum("ih,nchw,jw->ncij", vertical, head, horizontal))
-    return plain_conv(plain_skff(branches, weights, "fuse."), weights, "output")
+    output = plain_conv(plain_skff(branches, weights, "fuse."), weights, "output")
+    return 2 * torch.sigmoid(2 * output) - 1 if tanh else output
 
 
 @pytest.mark.parametrize("attention", [True, False])
@@ -131,15 +136,20 @@ def test_network_is_its_description(attention, size):
 
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize(
-    "changes", [{"levels": 2}, {"levels": 3, "blocks": 2}, {"levels": 5}, {"scaled_inputs": False}]
-)
+    "changes",
+    [
+        {"levels": 2}, {"levels": 3, "blocks": 2}, {"levels": 5}, {"scaled_inputs": False},
+        {"skip_convolution": False}, {"tanh": True},
+    ],
+)  # fmt: skip
 def test_other_networks_are_their_description(attention, changes):
     torch.manual_seed(0)
     network = MNet(WIDTH, attention, **changes).double()
     x = image(2, 3, 32, 16, dtype=torch.float64)
     scaled = changes.get("scaled_inputs", True)
     with torch.no_grad():
-        expected = plain_network(x, dict(network.named_parameters()), scaled)
+        weights = dict(network.named_parameters())
+        expected = plain_network(x, weights, scaled, changes.get("tanh", False))
         torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-12)
     blocks = sum(isinstance(m, ResidualAttention) for m in network.modules())
     levels = changes.get("levels", LEVELS)

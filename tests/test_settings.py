@@ -21,6 +21,7 @@ from n2n.settings import (
 # the presets; of the two calibrations one must be a preset's.
 OTHERS = {
     "image_size": [64, 96],
+    "resize": ["nearest", "bicubic"],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
@@ -35,6 +36,8 @@ OTHERS = {
     "blocks": [2],
     "scaled_inputs": [False],
     "attention_gate": [False],
+    "skip_convolution": [False],
+    "tanh": [True],
     "attention_identity": [False],
     "loss": ["pytorch-msssim"],
     "alpha": [0.0, 0.025, 1.0],
@@ -56,11 +59,12 @@ OTHERS = {
     "checkpoint": ["last"],
     "weight_average": [0.9, 0.999],
     "noise_at_test": [False],
-    "noise_draws": [5],
+    "noise_draws": [0, 5],
     "anomaly_map": ["l1"],
     "map_sigma": [2.0],
     "calibration": ["scores"],
     "image_score": ["mean"],
+    "mask_rule": ["any", "nearest"],
 }
 
 
@@ -266,7 +270,7 @@ def test_unknown_setting_is_named(name):
         ("patience", 0),
         ("validation_fraction", 0.0),
         ("validation_fraction", 1.0),
-        ("noise_draws", 0),
+        ("noise_draws", -1),
     ],
 )
 def test_values_out_of_range_are_named(name, value):

@@ -96,7 +96,8 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
     [
         {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
         {"attention_gate": False}, {"attention_identity": False},
-        {"levels": 3, "blocks": 2}, {"scaled_inputs": False},
+        {"levels": 3, "blocks": 2}, {"scaled_inputs": False}, {"tanh": True},
+        {"skip_convolution": False}, {"noise_draws": 0},
         {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
     ],
     ids=str,
@@ -117,7 +118,7 @@ def test_nothing_mixes_devices_and_a_step_reads_nothing(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     monkeypatch.setattr(torch.Tensor, "cpu", cpu)
     monkeypatch.setattr(training, "draw_noise", noise)
-    settings = replace(tiny, noise_draws=2, calibration="scores", **changes)
+    settings = replace(tiny, **({"noise_draws": 2, "calibration": "scores"} | changes))
     network = build_network(settings, 0, elsewhere)
     optimiser = build_optimiser(network, settings, elsewhere)
     there = torch.empty_like(images, device=elsewhere)
@@ -517,6 +518,16 @@ def test_detection_averages_its_noise_draws(images: torch.Tensor, tiny: Settings
         maps.append(training.total_loss(restored, x0, tiny))
     detected = detect(network, images[:1], replace(tiny, noise_draws=3), CPU, progress=False)
     assert float(detected.maps.mean()) == pytest.approx(float(sum(maps)) / 3, rel=1e-4)
+
+
+def test_the_mean_of_the_noise_can_take_its_place(images: torch.Tensor, tiny: Settings) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    x0 = normalise(images[:1])
+    with torch.inference_mode():
+        restored = network(0.7 * x0 + 0.3 * 0.5)  # Eq. (1) without the noise's deviation
+    expected = training.total_loss(restored, x0, tiny)
+    detected = detect(network, images[:1], replace(tiny, noise_draws=0), CPU, progress=False)
+    assert float(detected.maps.mean()) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_expected_error_by_hand() -> None:

@@ -61,9 +61,11 @@ def at_hand(
             f"*The images are not shown: the weights of this record are not committed. Delete "
             f"{record.folder.as_posix()} and run it again to draw them.*"
         )
-    size = record.settings.image_size
-    cache = Path(results) / "work" / "images"
-    images = load_category(Path(data), key.dataset, key.category, size, cache=cache, progress=False)
+    settings = record.settings
+    images = load_category(
+        Path(data), key.dataset, key.category, settings.image_size, resize=settings.resize,
+        mask_rule=settings.mask_rule, cache=Path(results) / "work" / "images", progress=False,
+    )  # fmt: skip
     if images.fingerprint != record.content["data"]["fingerprint"]:
         return f"*The images in {data} are not shown: this record was made with others.*"
     where = choose_device(device)
