@@ -24,6 +24,7 @@ from n2n.measurement import (
     MARGINS,
     Measured,
     aurocs,
+    by_position,
     development_metrics,
     development_set,
     hidden_alike,
@@ -213,6 +214,7 @@ def _measure(
         },
         "development": development_metrics(development, held_out_seen),
         "passed_defects": passed_defects(development, held_out_seen),
+        "by_position": by_position(images, detected.maps, held_out_seen.maps[good]),
         "inference": {"seconds_per_image": round(per_image, 4)},
     }
     return content, detected

@@ -247,6 +247,25 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
     return shares
 
 
+def by_position(images: Category, maps: Tensor, normal: Tensor) -> dict[str, float]:
+    """Pixel-level AUROC of what is the same in every map, and of what an image adds to it.
+
+    A network restores some places worse than others in every image, and the defects of a part lie
+    on the part. ``alone``: every test image gets the mean map of held-out normal images, which saw
+    none of them. ``beyond``: that mean is subtracted from the image's own map.
+
+    Args:
+        images: with the masks, (N, S, S).
+        maps: of their anomalies, (N, S, S).
+        normal: maps of held-out normal images, (M, S, S).
+    """
+    masks, mean = images.masks.numpy(), normal.mean(0)
+    return {
+        "alone": metrics.auroc(mean.expand_as(maps).contiguous().numpy(), masks),
+        "beyond": metrics.auroc((maps - mean).numpy(), masks),
+    }
+
+
 def point_metrics(images: Category, maps: Tensor, scores: Tensor) -> dict[str, Any]:
     """The metrics of the test images, by their scores (N,), and of the pixels; from 0 to 1."""
     return {

@@ -47,7 +47,7 @@ SCHEMA = 1
 MEASURED = (
     "metrics", "intervals", "image_scores", "hidden_defects", "hidden_alike",
     "hidden_alike_farther", "untrained", "trivial", "reconstruction", "peak_in_defect",
-    "development", "passed_defects",
+    "development", "passed_defects", "by_position",
 )  # fmt: skip
 
 Part = tuple[str, str]  # data set and category

@@ -17,6 +17,7 @@ from n2n.loss import error_map
 from n2n.measurement import (
     about_data,
     aurocs,
+    by_position,
     development_set,
     hidden_alike,
     hidden_defects,
@@ -164,6 +165,17 @@ def test_what_of_a_defect_passes(category: Category) -> None:
     found = passed_defects(alike, seen)
     assert np.isnan(found.pop("transplant"))
     assert found == {"stain": 1.0, "scratch": 1.0}
+
+
+def test_what_is_the_same_in_every_map(category: Category) -> None:
+    draw = torch.Generator().manual_seed(3)
+    maps = torch.rand(4, 64, 64, generator=draw)
+    normal = torch.rand(3, 64, 64, generator=draw)
+    found = by_position(category, maps, normal)
+    masks, mean = category.masks.numpy().ravel(), normal.double().numpy().mean(0)
+    alone = roc_auc_score(masks, np.tile(mean, (4, 1, 1)).ravel())
+    beyond = roc_auc_score(masks, (maps.double().numpy() - mean).ravel())
+    assert found == pytest.approx({"alone": alone, "beyond": beyond}, abs=1e-4)
 
 
 def test_how_large_the_masks_are(category: Category) -> None:

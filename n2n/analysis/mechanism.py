@@ -5,9 +5,11 @@ All from run records; the small study's runs are those of `n2n.analysis.sensitiv
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -126,6 +128,54 @@ def passed_figure(found: pd.DataFrame) -> Figure:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     plt.close(figure)
     return figure
+
+
+def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
+    """What changes where test images get the mean of the noise in place of the noise, as text.
+
+    *With the noise → with its mean*, of the networks that were tested in both ways and differ from
+    ``base`` in the noise, the learning rate or the loss's constants alone: how much of each kind of
+    synthetic defect passes, the ratio of the mean absolute errors in the defects and beside them,
+    image- and pixel-level AUROC and AUPRO, all but the ratio in percent. Means over the seeds.
+    """
+    varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "noise_draws")
+    runs = {
+        (category, record.key.seed, record.settings): record
+        for category, record in varied_runs(results, base, *varied)
+    }
+    rows: dict[int, list[dict[str, object]]] = {1: [], 0: []}  # by the draws of the noise
+    for (category, seed, settings), record in runs.items():
+        uses = (dataclasses.replace(settings, noise_draws=draws) for draws in rows)
+        if not all((category, seed, use) in runs for use in uses):
+            continue
+        changed = changes(dataclasses.replace(settings, noise_draws=1), base)
+        run = variant_label(changed) if changed else f"λ = {base.noise:g}"
+        content = record.content
+        passed, error = content.get("passed_defects", {}), content["reconstruction"]["absolute"]
+        rows[settings.noise_draws].append(
+            {
+                "category": category,
+                "run": run,
+                "seed": seed,
+                **{kind: 100 * passed.get(kind, np.nan) for kind in KINDS},
+                "defects : beside": error["defects"] / error["beside"],
+                "images": 100 * record.metric("image"),
+                "pixels": 100 * record.metric("pixel"),
+                "AUPRO": 100 * record.metric("pixel", "aupro"),
+            }
+        )
+    measured = [*KINDS, "defects : beside", "images", "pixels", "AUPRO"]
+    noisy, mean = (
+        _means(pd.DataFrame(of_use, columns=["category", "run", "seed", *measured]))
+        for of_use in rows.values()
+    )
+    for name in measured:
+        digits = 1 if name == "defects : beside" else 0
+        noisy[name] = [
+            "" if np.isnan(before) else f"{before:.{digits}f} → {after:.{digits}f}"
+            for before, after in zip(noisy[name], mean[name], strict=True)
+        ]
+    return noisy
 
 
 def _value(settings: Settings, varied: str) -> object:

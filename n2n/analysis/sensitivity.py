@@ -386,9 +386,15 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
 
 def in_study(settings: Settings, base: Settings = BASE) -> bool:
-    """Whether a run has the base's size, or differs from it in the budget or the width alone."""
+    """Whether a run has the base's size, or differs from it in the budget or the width alone.
+
+    Variants that are tested once more without their noise are no choice of their own; see
+    `n2n.analysis.mechanism.at_test_table`.
+    """
     size = {"image_size", "width", *BUDGET}
     changed = changes(settings, base).keys()
+    if settings.noise_draws == 0 and not changed <= DETECTION:
+        return False
     return settings.image_size == base.image_size and (
         not changed & size or changed <= BUDGET or changed == {"width"}
     )

@@ -1,0 +1,107 @@
+"""When a training ends by other readings of 'if the loss did not decrease' (Section 4.2).
+
+Nothing is trained again: until it stops, a training is the same by every rule, so the recorded
+losses say when each would have ended it, and the recorded traces about what it would have detected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from n2n.records import TRACE, Record
+from n2n.settings import PRESETS, changes
+
+RULES = (  # which loss, and the least share of it by which it must fall to count
+    ("validation", 0.0),
+    ("training", 0.0),
+    ("validation", 0.01),
+    ("validation", 0.05),
+    ("validation", 0.1),
+)
+
+
+def stop(losses: Iterable[float], patience: int, least: float = 0.0) -> tuple[int | None, int]:
+    """After which epoch a training ends, None where it does not, and which epoch it keeps.
+
+    Args:
+        losses: of its epochs, the first one's first.
+        patience: epochs without a lower loss.
+        least: the share of the lowest loss by which one must be below it to be lower.
+    """
+    lowest, kept = np.inf, 0
+    for epoch, loss in enumerate(losses, 1):
+        if loss < lowest * (1 - least):
+            lowest, kept = loss, epoch
+        elif epoch - kept >= patience:
+            return epoch, kept
+    return None, kept
+
+
+def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFrame:
+    """What each of `RULES` makes of the full-size trainings, a row per category and rule.
+
+    *Ended*: how many trainings, of those whose epochs suffice to tell; *after* and *kept*: the
+    median, the smallest and the largest epoch of these. *Images* and *pixels*: the mean change of
+    the test AUROC, in points, from the epoch that the training kept to the one that the rule keeps,
+    of the ended ones that were *traced*, each at the nearest traced epoch. None is chosen by it.
+
+    Args:
+        found: of `n2n.analysis.course.jumps`; those in half precision count.
+        attention: of the network; lambda may be any.
+    """
+    rows = []
+    apart = set() if attention else {"attention"}
+    alike = found["record"].map(
+        lambda record: changes(record.settings, PRESETS["replication"]).keys() - {"noise"} == apart
+    )
+    chosen = found[alike.astype(bool) & (found["precision"] == "bfloat16")]
+    for category, trainings in chosen.groupby("category"):
+        for loss, least in RULES:
+            ended, told, moved = [], 0, []
+            for training in trainings.itertuples():
+                settings = training.record.settings
+                column = "validation_loss" if loss == "validation" else "train_loss"
+                after, kept = stop(training.history[column], settings.patience, least)
+                told += after is not None or len(training.history) == settings.epochs
+                if after is not None:
+                    ended.append((after, kept))
+                    moved.append(_moved(training.record, training.kept, kept))
+            change = pd.DataFrame(moved, columns=["images", "pixels"], dtype=float).mean()
+            epochs = pd.DataFrame(ended, columns=["after", "kept"])
+            rows.append(
+                {
+                    "category": category,
+                    "loss": loss,
+                    "least step": f"{100 * least:g} %" if least else "any",
+                    "ended": f"{len(ended)} of {told}",
+                    "after epoch": _range(epochs["after"]),
+                    "kept": _range(epochs["kept"]),
+                    "traced": f"{pd.DataFrame(moved).notna().all(axis=1).sum()}" if moved else "",
+                    "images": change["images"],
+                    "pixels": change["pixels"],
+                }
+            )
+    return pd.DataFrame(rows).round(1)
+
+
+def _range(epochs: pd.Series) -> str:
+    if epochs.empty:
+        return ""
+    if len(epochs) == 1:
+        return f"{epochs[0]}"
+    return f"{epochs.median():.0f} ({epochs.min()} to {epochs.max()})"
+
+
+def _moved(record: Record, from_epoch: int, to_epoch: int) -> tuple[float, float]:
+    """By how many points the test AUROC of images and pixels differs; NaN without a trace."""
+    if not (record.folder / TRACE).exists():
+        return np.nan, np.nan
+    trace = record.table(TRACE)
+    before, after = (
+        trace.loc[(trace["epoch"] - epoch).abs().idxmin()] for epoch in (from_epoch, to_epoch)
+    )
+    change = 100 * (after - before)
+    return change[f"test_image_{record.settings.image_score}"], change["test_pixel"]
