@@ -359,11 +359,38 @@ def test_tables_from_records(results: Path) -> None:
     assert {line.get_label(): list(line.get_xdata())[1] for line in drawn.get_lines()} == {
         "transplant": 12.5, "stain": 12.5, "scratch": 12.5
     }  # fmt: skip
+    error = {"defects": 6, "beside": 3, "normal": 2}
+    for use, image in ((small(), 0.5), (small(noise_draws=0), 0.25), (small(noise_draws=4), 0.1)):
+        write(
+            results, use, image, seed=5, passed_defects=passed | {"stain": image},
+            reconstruction={"absolute": error | {"beside": 4 - use.noise_draws}},
+        )  # fmt: skip
+    write(results, small(noise_grain=8, noise_draws=0), seed=5, reconstruction={"absolute": error})
+    (at_test,) = mechanism.at_test_table(results).to_dict("records")
+    assert at_test == {
+        "category": "Metal Plate", "run": "λ = 0.3", "seeds": "5", "transplant": "100 → 100",
+        "stain": "50 → 25", "scratch": "", "defects : beside": "2.0 → 1.5", "images": "50 → 25",
+        "pixels": "90 → 90", "AUPRO": "80 → 80",
+    }  # fmt: skip
     full = mechanism.mechanism_table(results, make_settings("replication"))
     assert (list(full["λ"]), list(full["largest value"])) == ([0.3], [99.0])
     trivial = confounds.trivial_table(results).set_index("detector")
     assert trivial.loc["distance to the mean image", "Metal Plate, image"] == 30.0
     assert trivial.loc["trained network", "Metal Plate, image"] == 73.0
+
+
+def test_one_map_for_all_images(tmp_path: Path) -> None:
+    settings = make_settings("replication")
+    for seed, alone in ((0, 0.5), (1, 0.75)):
+        write(tmp_path, settings, seed=seed, by_position={"alone": alone, "beyond": 0.875})
+    mean = make_settings("replication", noise_draws=0)
+    write(tmp_path, mean, by_position={"alone": 0.25, "beyond": 0.5})
+    write(tmp_path, make_settings("replication", width=8), by_position={"alone": 0, "beyond": 0})
+    write(tmp_path, make_settings("replication", noise=0.2))  # an older record
+    assert confounds.position_table(tmp_path).to_numpy().tolist() == [
+        ["Metal Plate", "λ = 0.3", "the noise", "0, 1", 90.0, 62.5, 87.5],
+        ["Metal Plate", "λ = 0.3", "its mean", "0", 90.0, 25.0, 50.0],
+    ]
 
 
 def test_two_data_sets_may_share_a_category(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from n2n.analysis.beyond import INGREDIENTS
 from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER
 from n2n.analysis.selection import (
     category_names,
+    means_over_seeds,
     own_records,
     parts_of,
     runs_of,
@@ -202,10 +203,47 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
         settings = record.content["settings"]
         score = settings.get("image_score") or METHODS[record.key.method].score
         same = (settings["image_size"], settings.get("width", full.width))
+        if settings.get("noise_draws") == 0:  # a question of its own: `mechanism.at_test_table`
+            continue
         if same == (full.image_size, full.width) and score:
             run = (names[record.key.part], detector, score, settings.get("epochs", 0))
             found.append((record, dict(zip(RUN, run, strict=True))))
     return found
+
+
+def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd.DataFrame:
+    """How much of the pixel-level AUROC (percent) one map for all images has.
+
+    Of the runs of the base's size and budget that hold it, by network and use, means over the
+    seeds. *One map for all*: the mean map of held-out normal images; *less that*: the maps after
+    it is subtracted. See `n2n.measurement.by_position`.
+    """
+    size = ("image_size", "width", *BUDGET)
+    records, rows = own_records(results), []
+    names = category_names(records)
+    for record in records:
+        settings, content = record.settings, record.content
+        if "by_position" not in content or any(
+            getattr(settings, name) != getattr(base, name) for name in size
+        ):
+            continue
+        network = dataclasses.replace(settings, noise_draws=1)
+        changed = changes(network, base)
+        rows.append(
+            {
+                "category": names[record.key.part],
+                "network": variant_label(changed) if changed else f"λ = {base.noise:g}",
+                "on test images": "the noise" if settings.noise_draws else "its mean",
+                "seed": record.key.seed,
+                "pixels": 100 * record.metric("pixel"),
+                "one map for all": 100 * content["by_position"]["alone"],
+                "less that": 100 * content["by_position"]["beyond"],
+            }
+        )
+    columns = [
+        "category", "network", "on test images", "seed", "pixels", "one map for all", "less that",
+    ]  # fmt: skip
+    return means_over_seeds(pd.DataFrame(rows, columns=columns))
 
 
 def _largest_budget(runs: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
-from n2n.analysis.selection import category_names, own_records, varied_runs
+from n2n.analysis.selection import (
+    category_names,
+    means_over_seeds,
+    own_records,
+    varied_runs,
+)
 from n2n.analysis.sensitivity import BASE, in_study, variant_label
 from n2n.settings import DETECTION, OF_MNET, Settings, changes
 from n2n.synthetic import KINDS
@@ -65,25 +70,7 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
         "category", varied, "seed", "in the defects", "beside them", "in normal images",
         "defects : beside", "peak in the defect", "largest value", "AUPRO",
     )  # fmt: skip
-    return _means(pd.DataFrame(rows, columns=list(columns)))
-
-
-def _means(frame: pd.DataFrame) -> pd.DataFrame:
-    """The means over the seeds, which are named: of what stands behind 'seed', by what precedes."""
-    place = frame.columns.get_loc("seed")
-    groups = frame.groupby(list(frame.columns[:place]), sort=False)
-    means = groups[list(frame.columns[place + 1 :])].agg(lambda values: values.mean(skipna=False))
-    means = means.round(1)
-    means.insert(0, "seeds", groups["seed"].agg(_named))
-    return means.reset_index()
-
-
-def _named(seeds: pd.Series) -> str:
-    """Seeds as text: '0, 1' or '0–3'."""
-    every = sorted(seeds)
-    if len(every) > 2 and every == list(range(every[0], every[-1] + 1)):
-        return f"{every[0]}–{every[-1]}"
-    return ", ".join(map(str, every))
+    return means_over_seeds(pd.DataFrame(rows, columns=list(columns)))
 
 
 def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
@@ -101,7 +88,7 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
             passed = record.content["passed_defects"]
             shares = {kind: 100 * passed[kind] for kind in KINDS}
             rows.append({"category": name, "run": run, "seed": record.key.seed} | shares)
-    return _means(pd.DataFrame(rows, columns=["category", "run", "seed", *KINDS]))
+    return means_over_seeds(pd.DataFrame(rows, columns=["category", "run", "seed", *KINDS]))
 
 
 def passed_figure(found: pd.DataFrame) -> Figure:
@@ -142,11 +129,12 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     runs = {
         (category, record.key.seed, record.settings): record
         for category, record in varied_runs(results, base, *varied)
+        if "reconstruction" in record.content  # in no older record
     }
     rows: dict[int, list[dict[str, object]]] = {1: [], 0: []}  # by the draws of the noise
     for (category, seed, settings), record in runs.items():
-        uses = (dataclasses.replace(settings, noise_draws=draws) for draws in rows)
-        if not all((category, seed, use) in runs for use in uses):
+        uses = [dataclasses.replace(settings, noise_draws=draws) for draws in rows]
+        if settings not in uses or not all((category, seed, use) in runs for use in uses):
             continue
         changed = changes(dataclasses.replace(settings, noise_draws=1), base)
         run = variant_label(changed) if changed else f"λ = {base.noise:g}"
@@ -166,7 +154,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         )
     measured = [*KINDS, "defects : beside", "images", "pixels", "AUPRO"]
     noisy, mean = (
-        _means(pd.DataFrame(of_use, columns=["category", "run", "seed", *measured]))
+        means_over_seeds(pd.DataFrame(of_use, columns=["category", "run", "seed", *measured]))
         for of_use in rows.values()
     )
     for name in measured:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from n2n.baselines.settings import METHODS, BaselineSettings, row_label
 from n2n.paper import label
 from n2n.records import Part, Record, check_same_images, find_records
@@ -87,6 +89,24 @@ def varied_runs(
         values = operator.attrgetter(*varied)
         found.sort(key=lambda record: (record.key.part, values(record.settings)))
     return [(names[record.key.part], record) for record in found]
+
+
+def means_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The means over the seeds, which are named: of what stands behind 'seed', by what precedes."""
+    place = frame.columns.get_loc("seed")
+    groups = frame.groupby(list(frame.columns[:place]), sort=False)
+    means = groups[list(frame.columns[place + 1 :])].agg(lambda values: values.mean(skipna=False))
+    means = means.round(1)
+    means.insert(0, "seeds", groups["seed"].agg(_named))
+    return means.reset_index()
+
+
+def _named(seeds: pd.Series) -> str:
+    """Seeds as text: '0, 1' or '0–3'."""
+    every = sorted(seeds)
+    if len(every) > 2 and every == list(range(every[0], every[-1] + 1)):
+        return f"{every[0]}–{every[-1]}"
+    return ", ".join(map(str, every))
 
 
 def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Record]]]:
