@@ -421,7 +421,7 @@ def test_two_data_sets_may_share_a_category(tmp_path: Path) -> None:
         ({"learning_rate": 1e-6}, "learning rate 1e-06"),
         ({"attention": False}, "without residual attention"),
         ({"epochs": 10, "t_max": 10}, "epochs 10"),
-        ({"epochs": 10}, "stopped after 10 epochs"),
+        ({"epochs": 10}, "10 epochs on the same schedule"),
         ({"epochs": 10, "t_max": 20}, "t max 20; epochs 10"),
         ({"c1": 1e-4, "c2": 9e-4}, "squared constants"),
         ({"sigmas": (0.5, 1.0)}, "sigmas 0.5, 1"),
@@ -438,7 +438,7 @@ def test_the_literal_paper_has_a_name(tmp_path: Path) -> None:
     for base in (small(), make_settings("replication")):
         assert set(sensitivity.study_runs(tmp_path, base)["variant"]) == {"preset paper"}
     assert sensitivity.variant_label(changes(make_settings("paper"), make_settings())) == (
-        "preset paper; stopped after 500 epochs"
+        "preset paper; 500 epochs on the same schedule"
     )
 
 

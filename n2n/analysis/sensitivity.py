@@ -85,7 +85,7 @@ def variant_label(changed: dict[str, Any]) -> str:
         if name == "c2" and (changed.get("c1"), value) == (0.01**2, 0.03**2):
             continue
         if name == "epochs" and "t_max" not in changed:
-            parts.append(f"stopped after {value} epochs")
+            parts.append(f"{value} epochs on the same schedule")
         elif value in WORDS.get(name, {}):
             parts.append(WORDS[name][value])
         elif isinstance(value, tuple):
