@@ -81,3 +81,9 @@ def fixed_noise(settings: Settings, draw: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(1_000_003 + draw)
     side = settings.image_size
     return draw_noise((1, 3, side, side), settings, generator)
+
+
+def detection_noise(settings: Settings, draw: int = 0) -> Tensor:
+    """What detection puts on every image, (1, 3, H, W): `fixed_noise`, or its mean everywhere."""
+    noise = fixed_noise(settings, draw)
+    return torch.full_like(noise, settings.noise_mean) if settings.mean_at_test else noise

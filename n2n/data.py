@@ -187,12 +187,14 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
         return np.asarray(rgb, dtype=np.uint8)
 
 
-def decode_mask(path: Path, image: Path, size: int, rule: MaskRule = "half") -> NDArray[np.bool_]:
+def decode_mask(
+    path: Path, image: Path, size: int, mask_rule: MaskRule = "half"
+) -> NDArray[np.bool_]:
     """Decode the mask of an image, (size, size); any value above 0 is anomalous.
 
     A pixel of the result is anomalous where ``half`` of it is covered, where ``any`` of it is, or
-    where the ``nearest`` pixel of the mask is; where by that rule a defect has no pixel, those that
-    it covers most, so that none vanishes.
+    where the ``nearest`` pixel of the mask is; where by that rule none is left, those that are
+    covered most, so that no anomalous image is left without one.
 
     Raises:
         N2NError: where the file is missing, damaged or a JPEG, has another size than the image, or
@@ -222,10 +224,10 @@ def decode_mask(path: Path, image: Path, size: int, rule: MaskRule = "half") -> 
         )
     area = Image.fromarray(marked.astype(np.float32))
     covered = np.asarray(area.resize((size, size), Image.Resampling.BOX))
-    if rule == "nearest":
+    if mask_rule == "nearest":
         resized = np.asarray(area.resize((size, size), Image.Resampling.NEAREST)) > 0
     else:
-        resized = covered >= 0.5 if rule == "half" else covered > 0
+        resized = covered >= 0.5 if mask_rule == "half" else covered > 0
     found: NDArray[np.bool_] = resized if resized.any() else covered == covered.max()
     return found
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
+from n2n.corruption import corrupt, detection_noise, normalise, to_unit
 from n2n.device import exact_float32, memory_errors, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
@@ -79,16 +79,14 @@ def detect(
     Args:
         network: as trained, in evaluation mode.
         images: uint8, (N, 3, S, S).
-        settings: of the training; ``noise_draws`` maps are averaged, and with none of them the mean
-            of the noise takes its place.
+        settings: of the training; ``noise_draws`` maps are averaged; see `detection_noise`.
         device: where the network is.
         precision: of the convolutions.
         expected: calibrates the map that the image scores are taken from; see `expected_error`.
         batch_size: changes the speed and the memory, not the result.
         progress: show a bar on stderr.
     """
-    noises = [fixed_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
-    noises = noises or [torch.tensor(settings.noise_mean, device=device)]
+    noises = [detection_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
     maps = torch.empty(len(images), *images.shape[-2:])
     reconstructions = torch.empty_like(images, device="cpu")
     bar = tqdm(total=len(images), desc="detecting", unit="image", disable=not progress)

@@ -251,8 +251,8 @@ def by_position(images: Category, maps: Tensor, normal: Tensor) -> dict[str, flo
     """Pixel-level AUROC of what is the same in every map, and of what an image adds to it.
 
     A network restores some places worse than others in every image, and the defects of a part lie
-    on the part. ``alone``: every test image gets the mean map of held-out normal images, which saw
-    none of them. ``beyond``: that mean is subtracted from the image's own map.
+    on the part. ``alone``: every test image gets the mean map of held-out normal images, which
+    knows nothing of it. ``beyond``: that mean is subtracted from the image's own map.
 
     Args:
         images: with the masks, (N, S, S).

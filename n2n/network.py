@@ -151,7 +151,7 @@ class MNet(nn.Module):
         blocks: residual attention modules in a row, at each place where there is one.
         scaled_inputs: False leaves out the smaller copies of the image.
         skip_convolution: False hands the features of the encoder on as they are.
-        tanh: of the output.
+        tanh: True puts a tanh behind the last convolution.
     """
 
     def __init__(

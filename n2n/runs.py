@@ -21,7 +21,7 @@ from n2n.records import (
     refuse_other_images,
     write_record,
 )
-from n2n.settings import PRESETS, Settings
+from n2n.settings import Settings
 
 
 def make_record(
@@ -66,7 +66,7 @@ def make_record(
             return record
         began = time.monotonic()
         own_peak = reset_peak_memory(where)
-        ours = run.settings if isinstance(run.settings, Settings) else PRESETS["replication"]
+        ours = run.settings if isinstance(run.settings, Settings) else Settings()
         images = load_category(
             Path(data), run.dataset, run.category, run.settings.image_size,
             resize=ours.resize, mask_rule=ours.mask_rule, cache=results / "work" / "images",

@@ -113,12 +113,13 @@ class Settings:
 
     # Detection (Section 3.3, last sentence); see DETECTION
     noise_at_test: bool = True  # False: test images stay clean
-    noise_draws: int = 1  # anomaly maps averaged over so many draws; 0: the mean of the noise
+    mean_at_test: bool = False  # True: the mean of the noise in place of a draw
+    noise_draws: int = 1  # anomaly maps averaged over this many draws of the noise
     anomaly_map: Literal["eq9", "l1"] = "eq9"  # l1: the absolute error alone, mean of the channels
     map_sigma: float = 0.0  # pixels; a Gaussian over the anomaly map; 0 leaves it as it is
     calibration: Literal["none", "scores"] = "none"  # scores: taken from the calibrated map
     image_score: ImageScore = "top1%"  # not given; chosen, see the ledger
-    mask_rule: MaskRule = "half"  # of a test pixel, the share that a defect covers; not given
+    mask_rule: MaskRule = "half"  # which pixels of a reduced mask are anomalous; not given
 
     def __post_init__(self) -> None:
         """Refuse values with which no run could succeed; 0 for 0.0 is the same setting."""
@@ -153,6 +154,14 @@ class Settings:
                 self.attention or (self.attention_gate and self.attention_identity),
                 "on where a part of its module is off",
             ),
+            "tanh": (
+                not (self.tanh and self.global_residual),
+                "off where the input is added to the output",
+            ),
+            "mean_at_test": (
+                not self.mean_at_test or (self.noise_at_test and self.noise_draws == 1),
+                "off where test images stay clean or get several draws",
+            ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),
             "sigmas": (
                 len(self.sigmas) > 0 and all(0 < s <= self.image_size / 8 for s in self.sigmas),
@@ -174,7 +183,7 @@ class Settings:
             "patience": (self.patience >= 1, "at least 1"),
             "weight_average": (0 <= self.weight_average < 1, "from 0 to below 1"),
             "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
-            "noise_draws": (self.noise_draws >= 0, "zero or more"),
+            "noise_draws": (self.noise_draws >= 1, "at least 1"),
             "map_sigma": (
                 0 <= self.map_sigma <= self.image_size / 8,
                 "between 0 and an eighth of the image size",
@@ -209,10 +218,10 @@ def _kinds() -> list[tuple[str, Any]]:
     return list(get_type_hints(Settings).items())
 
 
-# What a trained network is used with; the others decide how it is trained.
+# What a trained network is used and judged with; the others decide how it is trained.
 DETECTION = {
-    "noise_at_test", "noise_draws", "anomaly_map", "map_sigma", "calibration", "image_score",
-    "mask_rule",
+    "noise_at_test", "mean_at_test", "noise_draws", "anomaly_map", "map_sigma", "calibration",
+    "image_score", "mask_rule",
 }  # fmt: skip
 
 PRESETS: dict[str, Settings] = {

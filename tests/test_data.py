@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -219,7 +220,7 @@ def test_masks_keep_half_covered_pixels(tmp_path: Path) -> None:
     assert np.argwhere(decode_mask(path, image, 4, "nearest")).tolist() == [[1, 1], [3, 3]]
 
 
-def test_no_rule_lets_a_defect_vanish(tmp_path: Path) -> None:
+def test_no_rule_leaves_a_mask_empty(tmp_path: Path) -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[4, 2] = 255
     image = save(tmp_path / "image.png", np.zeros((8, 8), np.uint8))
@@ -388,11 +389,11 @@ def test_the_cache_gives_the_same_and_heals_itself(root: Path, tmp_path: Path) -
     healed = load_category(root, "MPDD", "tubes", 64, cache=cache, progress=False)
     assert torch.equal(first.train, healed.train)
     assert stored.stat().st_size > 1000
-    sharper = load_category(root, "MPDD", "tubes", 32, resize="nearest", cache=cache)
-    smoother = load_category(root, "MPDD", "tubes", 32, cache=cache)
-    wider = load_category(root, "MPDD", "tubes", 32, mask_rule="any", cache=cache)
+    load = partial(load_category, root, "MPDD", "tubes", 24, cache=cache, progress=False)
+    smoother, sharper, wider = load(), load(resize="nearest"), load(mask_rule="any")
     assert not torch.equal(sharper.test, smoother.test)
     assert torch.equal(wider.test, smoother.test)
+    assert wider.masks.sum() > smoother.masks.sum()
     assert sharper.fingerprint == first.fingerprint
     assert len(list(cache.iterdir())) == 4
 

@@ -156,6 +156,15 @@ def test_other_networks_are_their_description(attention, changes):
     assert blocks == attention * (2 * levels - 1) * changes.get("blocks", 1)
 
 
+def test_plain_skips_leave_the_other_weights_alone():
+    torch.manual_seed(0)
+    whole = MNet(WIDTH).state_dict()
+    torch.manual_seed(0)
+    plain = MNet(WIDTH, skip_convolution=False).state_dict()
+    assert set(whole) - set(plain) == {name for name in whole if name.startswith("skip.")}
+    assert all(torch.equal(plain[name], whole[name]) for name in plain)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(8, 16), (24, 16), (72, 40)])
 def test_residual_attention_is_its_description(inputs, outputs):
     torch.manual_seed(1)

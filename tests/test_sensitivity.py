@@ -360,16 +360,28 @@ def test_tables_from_records(results: Path) -> None:
         "transplant": 12.5, "stain": 12.5, "scratch": 12.5
     }  # fmt: skip
     error = {"defects": 6, "beside": 3, "normal": 2}
-    for use, image in ((small(), 0.5), (small(noise_draws=0), 0.25), (small(noise_draws=4), 0.1)):
+    base = "replication_image-size-128_width-16_t-max-40_epochs-40"
+    uses = [
+        (5, {}, 0.5, None), (5, {"mean_at_test": True}, 0.254, base),
+        (5, {"noise_draws": 4}, 0.1, base), (6, {}, 0.504, base),
+        (6, {"mean_at_test": True}, 0.26, base),
+        (7, {}, 0.1, None), (7, {"mean_at_test": True}, 0.9, None),  # a training of its own
+        (5, {"noise_grain": 8, "mean_at_test": True}, 0.1, None),  # of no other use
+        (5, {"noise": 0.2}, 0.3, None),
+        (5, {"noise": 0.2, "mean_at_test": True}, 0.2, base.replace("128_", "128_noise-0.2_")),
+    ]  # fmt: skip
+    for seed, use, image, by in uses:
+        settings = small(**use)
         write(
-            results, use, image, seed=5, passed_defects=passed | {"stain": image},
-            reconstruction={"absolute": error | {"beside": 4 - use.noise_draws}},
+            results, settings, image, seed=seed, passed_defects=passed | {"stain": image},
+            reconstruction={"absolute": error | {"beside": 3 + settings.mean_at_test}},
+            training={"epochs": 40, "stopped": "epochs", "by": by and {"variant": by}},
         )  # fmt: skip
-    write(results, small(noise_grain=8, noise_draws=0), seed=5, reconstruction={"absolute": error})
-    (at_test,) = mechanism.at_test_table(results).to_dict("records")
+    less, at_test = mechanism.at_test_table(results).to_dict("records")
+    assert (less["run"], less["seeds"], less["stain"]) == ("λ = 0.2", "5", "30 → 20")
     assert at_test == {
-        "category": "Metal Plate", "run": "λ = 0.3", "seeds": "5", "transplant": "100 → 100",
-        "stain": "50 → 25", "scratch": "", "defects : beside": "2.0 → 1.5", "images": "50 → 25",
+        "category": "Metal Plate", "run": "λ = 0.3", "seeds": "5, 6", "transplant": "100 → 100",
+        "stain": "50 → 26", "scratch": "", "defects : beside": "2.0 → 1.5", "images": "50 → 26",
         "pixels": "90 → 90", "AUPRO": "80 → 80",
     }  # fmt: skip
     full = mechanism.mechanism_table(results, make_settings("replication"))
@@ -383,13 +395,18 @@ def test_one_map_for_all_images(tmp_path: Path) -> None:
     settings = make_settings("replication")
     for seed, alone in ((0, 0.5), (1, 0.75)):
         write(tmp_path, settings, seed=seed, by_position={"alone": alone, "beyond": 0.875})
-    mean = make_settings("replication", noise_draws=0)
+    mean = make_settings("replication", mean_at_test=True)
     write(tmp_path, mean, by_position={"alone": 0.25, "beyond": 0.5})
-    write(tmp_path, make_settings("replication", width=8), by_position={"alone": 0, "beyond": 0})
+    write(tmp_path, make_settings("replication", noise=0.0), by_position={"alone": 1, "beyond": 1})
+    for other in ({"width": 8}, {"noise_draws": 4}, {"noise_at_test": False}, {"map_sigma": 2.0}):
+        write(
+            tmp_path, make_settings("replication", **other), by_position={"alone": 0, "beyond": 0}
+        )
     write(tmp_path, make_settings("replication", noise=0.2))  # an older record
     assert confounds.position_table(tmp_path).to_numpy().tolist() == [
         ["Metal Plate", "λ = 0.3", "the noise", "0, 1", 90.0, 62.5, 87.5],
         ["Metal Plate", "λ = 0.3", "its mean", "0", 90.0, 25.0, 50.0],
+        ["Metal Plate", "λ = 0 (no noise)", "", "0", 90.0, 100.0, 100.0],
     ]
 
 

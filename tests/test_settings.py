@@ -59,7 +59,8 @@ OTHERS = {
     "checkpoint": ["last"],
     "weight_average": [0.9, 0.999],
     "noise_at_test": [False],
-    "noise_draws": [0, 5],
+    "noise_draws": [5],
+    "mean_at_test": [True],
     "anomaly_map": ["l1"],
     "map_sigma": [2.0],
     "calibration": ["scores"],
@@ -270,7 +271,7 @@ def test_unknown_setting_is_named(name):
         ("patience", 0),
         ("validation_fraction", 0.0),
         ("validation_fraction", 1.0),
-        ("noise_draws", -1),
+        ("noise_draws", 0),
     ],
 )
 def test_values_out_of_range_are_named(name, value):

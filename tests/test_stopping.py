@@ -38,7 +38,10 @@ def test_what_each_rule_makes_of_a_training(tmp_path: Path) -> None:
     falling = 0.85**epochs
     creeping = np.where(epochs <= 10, falling, 0.85**10 * 0.999 ** (epochs - 10))
 
-    def trained(seed: int, validation: np.ndarray, training: np.ndarray, kept: int) -> None:
+    def trained(
+        seed: int, validation: np.ndarray, training: np.ndarray, kept: int,
+        precision: str = "bfloat16", **changes: object,
+    ) -> None:  # fmt: skip
         def files(folder: Path) -> None:
             pd.DataFrame(
                 {
@@ -54,7 +57,8 @@ def test_what_each_rule_makes_of_a_training(tmp_path: Path) -> None:
                 )
 
         write(
-            tmp_path, make_settings("replication"), seed=seed, files=files,
+            tmp_path, make_settings("replication", **changes), seed=seed, files=files,
+            provenance={"precision": precision},
             training={"epochs": len(validation), "stopped": "early", "best_epoch": kept}, 
         )  # fmt: skip
 
@@ -72,10 +76,19 @@ def test_what_each_rule_makes_of_a_training(tmp_path: Path) -> None:
     }
     # From the tenth epoch on the second falls by 0.1 % each: by 1 % within 20, by 5 not
     row = found.loc[("validation", "5 %")]
-    assert (row["after epoch"], row["kept"], row["traced"]) == (
-        "35 (30 to 40)",
-        "15 (10 to 20)",
-        "1",
-    )
-    assert (row["images"], row["pixels"]) == pytest.approx((20.0, -40.0))
+    assert row[["after epoch", "kept", "traced", "images", "pixels"]].to_list() == [
+        "35 (30 to 40)", "15 (10 to 20)", 1, "+20.0", "-40.0"
+    ]  # fmt: skip
     assert stopping_table(jumps(tmp_path), attention=False).empty
+
+    trained(0, falling, falling, 100, attention=False)
+    trained(1, creeping, falling, 100, noise=0.2)
+    trained(3, creeping, falling, 100, precision="float32")  # is left out
+    trained(3, creeping, falling, 100, batch_size=1)  # so is this
+    both = stopping_table(jumps(tmp_path)).set_index(["loss", "least step"])
+    row = both.loc[("validation", "5 %")]
+    assert (row["ended"], row["traced"]) == ("3 of 4", 2)
+    assert row["images"] == "+20.0 (+20.0 to +20.0)"
+    bare = stopping_table(jumps(tmp_path), attention=False)
+    assert set(bare["ended"]) == {"0 of 1"}
+    assert set(bare["images"]) == {""}

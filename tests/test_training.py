@@ -97,7 +97,7 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
         {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
         {"attention_gate": False}, {"attention_identity": False},
         {"levels": 3, "blocks": 2}, {"scaled_inputs": False}, {"tanh": True},
-        {"skip_convolution": False}, {"noise_draws": 0},
+        {"skip_convolution": False}, {"mean_at_test": True, "noise_draws": 1},
         {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
     ],
     ids=str,
@@ -526,7 +526,7 @@ def test_the_mean_of_the_noise_can_take_its_place(images: torch.Tensor, tiny: Se
     with torch.inference_mode():
         restored = network(0.7 * x0 + 0.3 * 0.5)  # Eq. (1) without the noise's deviation
     expected = training.total_loss(restored, x0, tiny)
-    detected = detect(network, images[:1], replace(tiny, noise_draws=0), CPU, progress=False)
+    detected = detect(network, images[:1], replace(tiny, mean_at_test=True), CPU, progress=False)
     assert float(detected.maps.mean()) == pytest.approx(float(expected), rel=1e-4)
 
 

@@ -33,7 +33,7 @@ from n2n.baselines.settings import METHODS
 from n2n.metrics import auroc
 from n2n.paper import printed_cells
 from n2n.records import Record, find_records
-from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
+from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, fills, make_settings
 
 MARKS = [  # of the kinds of defects
     ("full", "o", ANOMALOUS), ("full", "s", NORMAL), ("none", "D", NORMAL),
@@ -203,7 +203,7 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
         settings = record.content["settings"]
         score = settings.get("image_score") or METHODS[record.key.method].score
         same = (settings["image_size"], settings.get("width", full.width))
-        if settings.get("noise_draws") == 0:  # a question of its own: `mechanism.at_test_table`
+        if settings.get("mean_at_test"):  # a question of its own: `mechanism.at_test_table`
             continue
         if same == (full.image_size, full.width) and score:
             run = (names[record.key.part], detector, score, settings.get("epochs", 0))
@@ -216,24 +216,22 @@ def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd
 
     Of the runs of the base's size and budget that hold it, by network and use, means over the
     seeds. *One map for all*: the mean map of held-out normal images; *less that*: the maps after
-    it is subtracted. See `n2n.measurement.by_position`.
+    it is subtracted; *on test images*: the noise or its mean. See `n2n.measurement.by_position`.
     """
     size = ("image_size", "width", *BUDGET)
     records, rows = own_records(results), []
     names = category_names(records)
     for record in records:
         settings, content = record.settings, record.content
-        if "by_position" not in content or any(
-            getattr(settings, name) != getattr(base, name) for name in size
-        ):
+        changed = changes(settings, base)
+        mean = changed.pop("mean_at_test", False)
+        if "by_position" not in content or changed.keys() & {*DETECTION, *size}:
             continue
-        network = dataclasses.replace(settings, noise_draws=1)
-        changed = changes(network, base)
         rows.append(
             {
                 "category": names[record.key.part],
                 "network": variant_label(changed) if changed else f"λ = {base.noise:g}",
-                "on test images": "the noise" if settings.noise_draws else "its mean",
+                "on test images": "its mean" if mean else "the noise" if settings.noise else "",
                 "seed": record.key.seed,
                 "pixels": 100 * record.metric("pixel"),
                 "one map for all": 100 * content["by_position"]["alone"],

@@ -21,6 +21,7 @@ from n2n.analysis.selection import (
     varied_runs,
 )
 from n2n.analysis.sensitivity import BASE, in_study, variant_label
+from n2n.records import Record
 from n2n.settings import DETECTION, OF_MNET, Settings, changes
 from n2n.synthetic import KINDS
 
@@ -120,50 +121,65 @@ def passed_figure(found: pd.DataFrame) -> Figure:
 def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """What changes where test images get the mean of the noise in place of the noise, as text.
 
-    *With the noise → with its mean*, of the networks that were tested in both ways and differ from
+    *With the noise → with its mean*, of networks that were tested in both ways and differ from
     ``base`` in the noise, the learning rate or the loss's constants alone: how much of each kind of
     synthetic defect passes, the ratio of the mean absolute errors in the defects and beside them,
     image- and pixel-level AUROC and AUPRO, all but the ratio in percent. Means over the seeds.
     """
-    varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "noise_draws")
-    runs = {
-        (category, record.key.seed, record.settings): record
-        for category, record in varied_runs(results, base, *varied)
-        if "reconstruction" in record.content  # in no older record
+    varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "mean_at_test")
+    found = [(name, r) for name, r in varied_runs(results, base, *varied)]
+    noisy = {
+        (name, record.key.seed, record.settings): record
+        for name, record in found
+        if not record.settings.mean_at_test
     }
-    rows: dict[int, list[dict[str, object]]] = {1: [], 0: []}  # by the draws of the noise
-    for (category, seed, settings), record in runs.items():
-        uses = [dataclasses.replace(settings, noise_draws=draws) for draws in rows]
-        if settings not in uses or not all((category, seed, use) in runs for use in uses):
+    rows = []
+    for name, record in found:
+        settings = dataclasses.replace(record.settings, mean_at_test=False)
+        other = noisy.get((name, record.key.seed, settings))
+        if not record.settings.mean_at_test or other is None or not _share_a_network(record, other):
             continue
-        changed = changes(dataclasses.replace(settings, noise_draws=1), base)
+        changed = changes(settings, base)
         run = variant_label(changed) if changed else f"λ = {base.noise:g}"
-        content = record.content
-        passed, error = content.get("passed_defects", {}), content["reconstruction"]["absolute"]
-        rows[settings.noise_draws].append(
-            {
-                "category": category,
-                "run": run,
-                "seed": seed,
-                **{kind: 100 * passed.get(kind, np.nan) for kind in KINDS},
-                "defects : beside": error["defects"] / error["beside"],
-                "images": 100 * record.metric("image"),
-                "pixels": 100 * record.metric("pixel"),
-                "AUPRO": 100 * record.metric("pixel", "aupro"),
-            }
-        )
-    measured = [*KINDS, "defects : beside", "images", "pixels", "AUPRO"]
-    noisy, mean = (
-        means_over_seeds(pd.DataFrame(of_use, columns=["category", "run", "seed", *measured]))
-        for of_use in rows.values()
+        row = {"category": name, "run": run, "seed": record.key.seed}
+        rows.append(row | {f"{k} ": v for k, v in _at_test(other).items()} | _at_test(record))
+    columns = [*_AT_TEST, *(f"{name} " for name in _AT_TEST)]
+    means = means_over_seeds(
+        pd.DataFrame(rows, columns=["category", "run", "seed", *columns]), digits=None
     )
-    for name in measured:
+    for name in _AT_TEST:
         digits = 1 if name == "defects : beside" else 0
-        noisy[name] = [
-            "" if np.isnan(before) else f"{before:.{digits}f} → {after:.{digits}f}"
-            for before, after in zip(noisy[name], mean[name], strict=True)
+        means[name] = [
+            "" if np.isnan(before + after) else f"{before:.{digits}f} → {after:.{digits}f}"
+            for before, after in zip(means.pop(f"{name} "), means[name], strict=True)
         ]
-    return noisy
+    return means
+
+
+_AT_TEST = (*KINDS, "defects : beside", "images", "pixels", "AUPRO")
+
+
+def _at_test(record: Record) -> dict[str, float]:
+    content = record.content
+    passed, error = content.get("passed_defects", {}), content["reconstruction"]["absolute"]
+    values = (
+        *(100 * passed.get(kind, np.nan) for kind in KINDS),
+        error["defects"] / error["beside"],
+        100 * record.metric("image"),
+        100 * record.metric("pixel"),
+        100 * record.metric("pixel", "aupro"),
+    )
+    return dict(zip(_AT_TEST, values, strict=True))
+
+
+def _share_a_network(one: Record, other: Record) -> bool:
+    """Whether the same training made both, and not two of the same settings."""
+
+    def origin(record: Record) -> str:
+        by: dict[str, str] | None = record.content["training"].get("by")
+        return by["variant"] if by else record.key.variant
+
+    return origin(one) == origin(other)
 
 
 def _value(settings: Settings, varied: str) -> object:
@@ -176,8 +192,9 @@ def _value(settings: Settings, varied: str) -> object:
 def quality_figure(results: Path) -> Figure:
     """Detection over how well normal images are restored: a point per training of the small study.
 
-    Runs that differ from another in the use of the network alone are left out, and so is the
-    literal learning rate, whose error is off the scale.
+    Runs that differ from another in the use of the network alone are left out, and so are images
+    resized otherwise, whose errors are of other images, and the literal learning rate, whose error
+    is off the scale.
     """
     records, rows = own_records(results), []
     names = category_names(records)
@@ -186,7 +203,7 @@ def quality_figure(results: Path) -> Figure:
         changed = changes(settings, BASE)
         if "reconstruction" not in record.content or not in_study(settings):
             continue
-        if changed.keys() & DETECTION or settings.learning_rate < 1e-5:
+        if changed.keys() & {*DETECTION, "resize"} or settings.learning_rate < 1e-5:
             continue
         rows.append(
             {

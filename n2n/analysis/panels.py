@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from n2n.corruption import corrupt, fixed_noise, normalise, to_unit
+from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import detect
 from n2n.device import choose_device
@@ -61,15 +61,14 @@ def at_hand(
             f"*The images are not shown: the weights of this record are not committed. Delete "
             f"{record.folder.as_posix()} and run it again to draw them.*"
         )
-    settings = record.settings
+    where = choose_device(device)
+    network, settings, threshold, _ = load_network(record.folder, where)
     images = load_category(
         Path(data), key.dataset, key.category, settings.image_size, resize=settings.resize,
         mask_rule=settings.mask_rule, cache=Path(results) / "work" / "images", progress=False,
     )  # fmt: skip
     if images.fingerprint != record.content["data"]["fingerprint"]:
         return f"*The images in {data} are not shown: this record was made with others.*"
-    where = choose_device(device)
-    network, settings, threshold, _ = load_network(record.folder, where)
     return AtHand(record, images, network, settings, threshold["pixel"], where)
 
 
@@ -189,7 +188,7 @@ def passed_panels(run: AtHand) -> Figure:
 
 def _corrupted(images: Tensor, run: AtHand) -> Tensor:
     """What the network is given of images, uint8 (N, 3, S, S), on [0, 1]."""
-    noise = fixed_noise(run.settings)
+    noise = detection_noise(run.settings)
     return to_unit(corrupt(normalise(images), noise, run.settings.test_noise)).clamp(0, 1)
 
 

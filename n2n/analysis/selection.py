@@ -91,12 +91,15 @@ def varied_runs(
     return [(names[record.key.part], record) for record in found]
 
 
-def means_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """The means over the seeds, which are named: of what stands behind 'seed', by what precedes."""
+def means_over_seeds(frame: pd.DataFrame, digits: int | None = 1) -> pd.DataFrame:
+    """The means over the seeds, which are named: of what stands behind 'seed', by what precedes.
+
+    They are rounded to so many digits, or not at all.
+    """
     place = frame.columns.get_loc("seed")
     groups = frame.groupby(list(frame.columns[:place]), sort=False)
     means = groups[list(frame.columns[place + 1 :])].agg(lambda values: values.mean(skipna=False))
-    means = means.round(1)
+    means = means if digits is None else means.round(digits)
     means.insert(0, "seeds", groups["seed"].agg(_named))
     return means.reset_index()
 

@@ -51,15 +51,15 @@ WORDS: dict[str, dict[Any, str]] = {
     "blocks": {2: "two modules in a row"},
     "skip_convolution": {False: "plain skip connections"},
     "tanh": {True: "tanh of the output"},
-    "resize": {"nearest": "nearest pixel", "bicubic": "bicubic"},
-    "mask_rule": {"any": "any covered pixel counts", "nearest": "masks by the nearest pixel"},
-    "noise_draws": {0: "noise's mean on test images"},
+    "resize": {"nearest": "resized by nearest pixel", "bicubic": "resized bicubically"},
+    "mask_rule": {"any": "masks: any covered pixel counts", "nearest": "masks: nearest pixel"},
+    "mean_at_test": {True: "the noise's mean on test images"},
     "monitor": {"training": "stopped by the training loss"},
     "attention_gate": {False: "without the gate"},
     "attention_identity": {False: "without residual connections"},
     "loss_range": {"normalised": "loss on [-1, 1]"},
     "fresh_noise": {False: "each image keeps its noise"},
-    "noise_at_test": {False: "no noise on test images"},
+    "noise_at_test": {False: "test images without noise or its mean"},
     "anomaly_map": {"l1": "map: absolute error alone"},
     "network": {"unet": "plain U-Net"},
     "global_residual": {True: "global residual"},
@@ -388,12 +388,12 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 def in_study(settings: Settings, base: Settings = BASE) -> bool:
     """Whether a run has the base's size, or differs from it in the budget or the width alone.
 
-    Variants that are tested once more without their noise are no choice of their own; see
+    Variants that are tested once more with the mean of their noise are no choice of their own; see
     `n2n.analysis.mechanism.at_test_table`.
     """
     size = {"image_size", "width", *BUDGET}
     changed = changes(settings, base).keys()
-    if settings.noise_draws == 0 and not changed <= DETECTION:
+    if settings.mean_at_test and not changed <= DETECTION:
         return False
     return settings.image_size == base.image_size and (
         not changed & size or changed <= BUDGET or changed == {"width"}

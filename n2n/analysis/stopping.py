@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.records import TRACE, Record
-from n2n.settings import PRESETS, changes
+from n2n.settings import PRESETS, changes, of_training
 
 RULES = (  # which loss, and the least share of it by which it must fall to count
     ("validation", 0.0),
@@ -44,9 +44,10 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
     """What each of `RULES` makes of the full-size trainings, a row per category and rule.
 
     *Ended*: how many trainings, of those whose epochs suffice to tell; *after* and *kept*: the
-    median, the smallest and the largest epoch of these. *Images* and *pixels*: the mean change of
-    the test AUROC, in points, from the epoch that the training kept to the one that the rule keeps,
-    of the ended ones that were *traced*, each at the nearest traced epoch. None is chosen by it.
+    median, the smallest and the largest epoch of these. *Images* and *pixels*: the change of the
+    test AUROC, in points, from the epoch that the training kept to the one that the rule keeps, of
+    the ended ones that were *traced*, each at the nearest traced epoch: the mean, the smallest and
+    the largest. No epoch is chosen by it.
 
     Args:
         found: of `n2n.analysis.course.jumps`; those in half precision count.
@@ -54,8 +55,9 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
     """
     rows = []
     apart = set() if attention else {"attention"}
-    alike = found["record"].map(
-        lambda record: changes(record.settings, PRESETS["replication"]).keys() - {"noise"} == apart
+    trained = found["record"].map(lambda record: of_training(record.settings))
+    alike = trained.map(
+        lambda settings: changes(settings, PRESETS["replication"]).keys() - {"noise"} == apart
     )
     chosen = found[alike.astype(bool) & (found["precision"] == "bfloat16")]
     for category, trainings in chosen.groupby("category"):
@@ -69,7 +71,7 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
                 if after is not None:
                     ended.append((after, kept))
                     moved.append(_moved(training.record, training.kept, kept))
-            change = pd.DataFrame(moved, columns=["images", "pixels"], dtype=float).mean()
+            change = pd.DataFrame(moved, columns=["images", "pixels"], dtype=float)
             epochs = pd.DataFrame(ended, columns=["after", "kept"])
             rows.append(
                 {
@@ -79,12 +81,21 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
                     "ended": f"{len(ended)} of {told}",
                     "after epoch": _range(epochs["after"]),
                     "kept": _range(epochs["kept"]),
-                    "traced": f"{pd.DataFrame(moved).notna().all(axis=1).sum()}" if moved else "",
-                    "images": change["images"],
-                    "pixels": change["pixels"],
+                    "traced": int(change["pixels"].notna().sum()),
+                    "images": _extent(change["images"]),
+                    "pixels": _extent(change["pixels"]),
                 }
             )
-    return pd.DataFrame(rows).round(1)
+    return pd.DataFrame(rows)
+
+
+def _extent(points: pd.Series) -> str:
+    """The mean, and in brackets the smallest and the largest, of those that are known."""
+    known = points.dropna()
+    if known.empty:
+        return ""
+    mean = f"{known.mean():+.1f}"
+    return mean if len(known) == 1 else f"{mean} ({known.min():+.1f} to {known.max():+.1f})"
 
 
 def _range(epochs: pd.Series) -> str:
