@@ -223,6 +223,42 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
         assert Image.open(tmp_path / "out" / name).size == (64, 64)
 
 
+def test_images_and_masks_are_read_as_the_run_asks(parts: Path, tmp_path: Path) -> None:
+    """From the settings to the record, and in `n2n detect`."""
+    shutil.copytree(parts, tmp_path / "data")
+    parts = tmp_path / "data"
+    for path in parts.rglob("*.png"):  # larger, so that there is something to reduce
+        Image.open(path).resize((96, 96), Image.Resampling.NEAREST).save(path)
+    found = {}
+    for name, more in {
+        "plain": [], "mask": ["--set", "mask_rule=any"], "sharp": ["--set", "resize=nearest"],
+    }.items():  # fmt: skip
+        outcome = run_parts(parts, tmp_path, *more)
+        assert outcome.exit_code == 0, outcome.output
+        (path,) = {p.parent for p in tmp_path.glob("runs/*/*/*/*/*/record.json")} - {
+            folder for folder, _ in found.values()
+        }
+        found[name] = path, json.loads((path / "record.json").read_text())
+    plain, mask = found["plain"][1], found["mask"][1]
+    assert mask["training"]["by"]["variant"] == plain["variant"]  # the same network
+    assert mask["metrics"]["image"] == plain["metrics"]["image"]
+    assert mask["data"]["masks"]["median"] > plain["data"]["masks"]["median"]
+    assert mask["metrics"]["pixel"] != plain["metrics"]["pixel"]
+
+    folder, record = found["sharp"]
+    assert record["training"]["by"] is None
+    image, out = parts / "parts/disc/test/spot/000.png", tmp_path / "out"
+    outcome = n2n("detect", "--run", folder, "--out", out, "--device", "cpu", image)
+    assert outcome.exit_code == 0, outcome.output
+    (score,) = pd.read_csv(out / "scores.csv")["score"]
+    recorded, other = (
+        pd.read_csv(path / "scores.csv").set_index("image").loc["test/spot/000.png", "top1%"]
+        for path in (folder, found["plain"][0])
+    )
+    assert score == pytest.approx(recorded, rel=1e-6)
+    assert score != pytest.approx(other, rel=1e-3)
+
+
 def test_detect_overwrites_no_image_that_it_is_given(
     finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
