@@ -27,13 +27,14 @@ from n2n.analysis.selection import (
     parts_of,
     runs_of,
     runs_of_every_method,
+    varied_runs,
 )
 from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.baselines.settings import METHODS
 from n2n.metrics import auroc
 from n2n.paper import printed_cells
 from n2n.records import Record, find_records
-from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, fills, make_settings
+from n2n.settings import BUDGET, PRESETS, Settings, changes, fills, make_settings
 
 MARKS = [  # of the kinds of defects
     ("full", "o", ANOMALOUS), ("full", "s", NORMAL), ("none", "D", NORMAL),
@@ -214,24 +215,30 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
 def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd.DataFrame:
     """How much of the pixel-level AUROC (percent) one map for all images has.
 
-    Of the runs of the base's size and budget that hold it, by network and use, means over the
-    seeds. *One map for all*: the mean map of held-out normal images; *less that*: the maps after
-    it is subtracted; *on test images*: the noise or its mean. See `n2n.measurement.by_position`.
+    Of the runs that hold it and differ from ``base`` in the noise, the learning rate, the loss's
+    constants or the attention modules alone, means over the seeds. *One map for all*: the mean map
+    of held-out normal images; *less that*: the maps after it is subtracted; *on test images*: the
+    noise or its mean. See `n2n.measurement.by_position`.
     """
-    size = ("image_size", "width", *BUDGET)
-    records, rows = own_records(results), []
-    names = category_names(records)
-    for record in records:
-        settings, content = record.settings, record.content
-        changed = changes(settings, base)
+    varied = (
+        "noise", "noise_grain", "noise_octaves", "learning_rate", "c1", "c2", "attention",
+        "mean_at_test",
+    )  # fmt: skip
+    rows = []
+    for category, record in varied_runs(results, base, *varied):
+        content, changed = record.content, changes(record.settings, base)
         mean = changed.pop("mean_at_test", False)
-        if "by_position" not in content or changed.keys() & {*DETECTION, *size}:
+        if "by_position" not in content:  # in no older record
             continue
         rows.append(
             {
-                "category": names[record.key.part],
+                "category": category,
                 "network": variant_label(changed) if changed else f"λ = {base.noise:g}",
-                "on test images": "its mean" if mean else "the noise" if settings.noise else "",
+                "on test images": "its mean"
+                if mean
+                else "the noise"
+                if record.settings.noise
+                else "",
                 "seed": record.key.seed,
                 "pixels": 100 * record.metric("pixel"),
                 "one map for all": 100 * content["by_position"]["alone"],

@@ -150,7 +150,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     for name in _AT_TEST:
         digits = 1 if name == "defects : beside" else 0
         means[name] = [
-            "" if np.isnan(before + after) else f"{before:.{digits}f} → {after:.{digits}f}"
+            "" if np.isnan(before + after) else f"{before:.{digits}f}→{after:.{digits}f}"
             for before, after in zip(means.pop(f"{name} "), means[name], strict=True)
         ]
     return means

@@ -94,8 +94,9 @@ def _extent(points: pd.Series) -> str:
     known = points.dropna()
     if known.empty:
         return ""
-    mean = f"{known.mean():+.1f}"
-    return mean if len(known) == 1 else f"{mean} ({known.min():+.1f} to {known.max():+.1f})"
+    # A rounded zero has no sign of its own
+    mean, low, high = (round(v, 1) + 0.0 for v in (known.mean(), known.min(), known.max()))
+    return f"{mean:+.1f}" if len(known) == 1 else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _range(epochs: pd.Series) -> str:
