@@ -381,7 +381,7 @@ def test_tables_from_records(results: Path) -> None:
     assert (less["run"], less["seeds"], less["stain"]) == ("λ = 0.2", "5", "30→20")
     assert at_test == {
         "category": "Metal Plate", "run": "λ = 0.3", "seeds": "5, 6", "transplant": "100→100",
-        "stain": "50→26", "scratch": "", "defects : beside": "2.0→1.5", "images": "50→26",
+        "stain": "50→26", "scratch": "", "ratio": "2.0→1.5", "images": "50→26",
         "pixels": "90→90", "AUPRO": "80→80",
     }  # fmt: skip
     full = mechanism.mechanism_table(results, make_settings("replication"))

@@ -123,7 +123,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
     *With the noise → with its mean*, of networks that were tested in both ways and differ from
     ``base`` in the noise, the learning rate or the loss's constants alone: how much of each kind of
-    synthetic defect passes, the ratio of the mean absolute errors in the defects and beside them,
+    synthetic defect passes, the *ratio* of the mean absolute errors in and beside the defects,
     image- and pixel-level AUROC and AUPRO, all but the ratio in percent. Means over the seeds.
     """
     varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "mean_at_test")
@@ -148,7 +148,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         pd.DataFrame(rows, columns=["category", "run", "seed", *columns]), digits=None
     )
     for name in _AT_TEST:
-        digits = 1 if name == "defects : beside" else 0
+        digits = 1 if name == "ratio" else 0
         means[name] = [
             "" if np.isnan(before + after) else f"{before:.{digits}f}→{after:.{digits}f}"
             for before, after in zip(means.pop(f"{name} "), means[name], strict=True)
@@ -156,7 +156,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     return means
 
 
-_AT_TEST = (*KINDS, "defects : beside", "images", "pixels", "AUPRO")
+_AT_TEST = (*KINDS, "ratio", "images", "pixels", "AUPRO")
 
 
 def _at_test(record: Record) -> dict[str, float]:
