@@ -230,15 +230,12 @@ def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd
         mean = changed.pop("mean_at_test", False)
         if "by_position" not in content:  # in no older record
             continue
+        use = "its mean" if mean else "the noise" if record.settings.noise else ""
         rows.append(
             {
                 "category": category,
                 "network": variant_label(changed) if changed else f"λ = {base.noise:g}",
-                "on test images": "its mean"
-                if mean
-                else "the noise"
-                if record.settings.noise
-                else "",
+                "on test images": use,
                 "seed": record.key.seed,
                 "pixels": 100 * record.metric("pixel"),
                 "one map for all": 100 * content["by_position"]["alone"],

@@ -127,7 +127,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     image- and pixel-level AUROC and AUPRO, all but the ratio in percent. Means over the seeds.
     """
     varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "mean_at_test")
-    found = [(name, r) for name, r in varied_runs(results, base, *varied)]
+    found = varied_runs(results, base, *varied)
     noisy = {
         (name, record.key.seed, record.settings): record
         for name, record in found
@@ -142,8 +142,9 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         changed = changes(settings, base)
         run = variant_label(changed) if changed else f"λ = {base.noise:g}"
         row = {"category": name, "run": run, "seed": record.key.seed}
-        rows.append(row | {f"{k} ": v for k, v in _at_test(other).items()} | _at_test(record))
-    columns = [*_AT_TEST, *(f"{name} " for name in _AT_TEST)]
+        before = {f"before, {key}": value for key, value in _at_test(other).items()}
+        rows.append(row | before | _at_test(record))
+    columns = [*_AT_TEST, *(f"before, {name}" for name in _AT_TEST)]
     means = means_over_seeds(
         pd.DataFrame(rows, columns=["category", "run", "seed", *columns]), digits=None
     )
@@ -151,7 +152,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         digits = 1 if name == "ratio" else 0
         means[name] = [
             "" if np.isnan(before + after) else f"{before:.{digits}f}→{after:.{digits}f}"
-            for before, after in zip(means.pop(f"{name} "), means[name], strict=True)
+            for before, after in zip(means.pop(f"before, {name}"), means[name], strict=True)
         ]
     return means
 
