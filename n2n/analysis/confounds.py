@@ -29,7 +29,7 @@ from n2n.analysis.selection import (
     runs_of_every_method,
     varied_runs,
 )
-from n2n.analysis.sensitivity import BASE, variant_label
+from n2n.analysis.sensitivity import BASE, run_label, variant_label
 from n2n.baselines.settings import METHODS
 from n2n.metrics import auroc
 from n2n.paper import printed_cells
@@ -234,7 +234,7 @@ def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd
         rows.append(
             {
                 "category": category,
-                "network": variant_label(changed) if changed else f"λ = {base.noise:g}",
+                "network": run_label(changed, base),
                 "on test images": use,
                 "seed": record.key.seed,
                 "pixels": 100 * record.metric("pixel"),

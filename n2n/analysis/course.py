@@ -22,7 +22,7 @@ from n2n.analysis.selection import (
     runs_of,
     varied_runs,
 )
-from n2n.analysis.sensitivity import ATTENTION, BASE, variant_label
+from n2n.analysis.sensitivity import ATTENTION, BASE, run_label, variant_label
 from n2n.analysis.tables import called_anomalous
 from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
@@ -147,7 +147,7 @@ def jumps(results: Path) -> pd.DataFrame:
         rows.append(
             {
                 "category": names[part],
-                "run": variant_label(trained) if trained else "λ = 0.3",
+                "run": run_label(trained, PRESETS["replication"]),
                 "seed": record.key.seed,
                 "precision": precision,
                 "jump": over.max(),

@@ -20,7 +20,7 @@ from n2n.analysis.selection import (
     own_records,
     varied_runs,
 )
-from n2n.analysis.sensitivity import BASE, in_study, variant_label
+from n2n.analysis.sensitivity import BASE, in_study, run_label, variant_label
 from n2n.records import Record
 from n2n.settings import DETECTION, OF_MNET, Settings, changes
 from n2n.synthetic import KINDS
@@ -31,6 +31,8 @@ VARIED: dict[str, tuple[str, ...]] = {
     "grain of the noise": ("noise_grain", "noise_octaves"),
     "pixels per side": ("image_size",),
 }
+
+_AT_TEST = (*KINDS, "ratio", "images", "pixels", "AUPRO")  # measured by `at_test_table`
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
@@ -84,8 +86,7 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "attention")
     for name, record in varied_runs(results, base, *varied):
         if "passed_defects" in record.content:
-            changed = changes(record.settings, base)
-            run = variant_label(changed) if changed else f"λ = {base.noise:g}"
+            run = run_label(changes(record.settings, base), base)
             passed = record.content["passed_defects"]
             shares = {kind: 100 * passed[kind] for kind in KINDS}
             rows.append({"category": name, "run": run, "seed": record.key.seed} | shares)
@@ -139,8 +140,7 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
         other = noisy.get((name, record.key.seed, settings))
         if not record.settings.mean_at_test or other is None or not _share_a_network(record, other):
             continue
-        changed = changes(settings, base)
-        run = variant_label(changed) if changed else f"λ = {base.noise:g}"
+        run = run_label(changes(settings, base), base)
         row = {"category": name, "run": run, "seed": record.key.seed}
         before = {f"before, {key}": value for key, value in _at_test(other).items()}
         rows.append(row | before | _at_test(record))
@@ -155,9 +155,6 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
             for before, after in zip(means.pop(f"before, {name}"), means[name], strict=True)
         ]
     return means
-
-
-_AT_TEST = (*KINDS, "ratio", "images", "pixels", "AUPRO")
 
 
 def _at_test(record: Record) -> dict[str, float]:

@@ -96,6 +96,11 @@ def variant_label(changed: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def run_label(changed: dict[str, Any], base: Settings) -> str:
+    """`variant_label`, which names the base itself by its lambda: 'λ = 0.3'."""
+    return variant_label(changed) if changed else f"λ = {base.noise:g}"
+
+
 def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """A row per run of the study around ``base`` and level, one of `LEVELS`.
 
