@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from n2n.settings import InputFilter
+
 LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8; as many as the four maps of Section 3.2.2
 REDUCTION, LEAST = 8, 4  # squeeze and excitation: an eighth of the channels, but four at least
 
@@ -150,6 +152,9 @@ class MNet(nn.Module):
         levels: resolutions, each half of the one before.
         blocks: residual attention modules in a row, at each place where there is one.
         scaled_inputs: False leaves out the smaller copies of the image.
+        input_filter: what makes each from the one before, the mean of 2x2 pixels or the nearest of
+            them. A mean takes half of the noise with it, the nearest pixel keeps all.
+        shared_lift: False gives each of them a first convolution of its own.
         skip_convolution: False hands the features of the encoder on as they are.
         tanh: True puts a tanh behind the last convolution.
     """
@@ -165,12 +170,15 @@ class MNet(nn.Module):
         levels: int = LEVELS,
         blocks: int = 1,
         scaled_inputs: bool = True,
+        input_filter: InputFilter = "mean",
+        shared_lift: bool = True,
         skip_convolution: bool = True,
         tanh: bool = False,
     ) -> None:
         super().__init__()
         self.global_residual = global_residual
         self.scaled_inputs = scaled_inputs
+        self.input_filter = input_filter
         self.tanh = tanh
 
         def block(inputs: int, outputs: int) -> nn.Module:
@@ -183,7 +191,7 @@ class MNet(nn.Module):
             return nn.Sequential(first, *more) if more else first
 
         channels = [width * 2**level for level in range(levels)]
-        self.lift = conv3x3(3, width)  # shared by the inputs of every size
+        self.lift = conv3x3(3, width)
         self.encoder = nn.ModuleList(
             block(c + width if level and scaled_inputs else c, c)
             for level, c in enumerate(channels)
@@ -197,18 +205,22 @@ class MNet(nn.Module):
         self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
         self.fuse = SKFF(width, levels)
         self.output = conv3x3(width, 3)
+        own = 0 if shared_lift else levels - 1
+        # Made last, so that the rest begins with the same weights
+        self.lift_scaled = nn.ModuleList(conv3x3(3, width) for _ in range(own))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 2^(levels - 1)."""
         noisy = x
         features = self.encoder[0](self.lift(x))
         encoded = [features]
-        for down, encoder in zip(self.down, self.encoder[1:], strict=True):
+        for level, (down, encoder) in enumerate(zip(self.down, self.encoder[1:], strict=True)):
             features = down(features)
             if self.scaled_inputs:
                 # A bilinear resize by one half is the mean of 2x2 pixels.
-                x = F.avg_pool2d(x, 2)
-                features = torch.cat([features, self.lift(x)], 1)
+                x = F.avg_pool2d(x, 2) if self.input_filter == "mean" else x[..., ::2, ::2]
+                lift = self.lift_scaled[level] if self.lift_scaled else self.lift
+                features = torch.cat([features, lift(x)], 1)
             features = encoder(features)
             encoded.append(features)
 

@@ -19,11 +19,12 @@ from n2n.errors import N2NError
 
 ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see n2n.detection
 Resize = Literal["bilinear", "bicubic", "box", "nearest"]  # filters of Pillow
+InputFilter = Literal["mean", "nearest"]  # which makes the smaller inputs; see n2n.network
 MaskRule = Literal["half", "any", "nearest"]  # which reduced pixels a mask covers; see n2n.data
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 OF_MNET = (  # settings that the U-Net does not know
     "attention", "attention_gate", "attention_identity", "global_residual", "levels", "blocks",
-    "scaled_inputs", "skip_convolution", "tanh",
+    "scaled_inputs", "input_filter", "shared_lift", "skip_convolution", "tanh",
 )  # fmt: skip
 
 
@@ -80,6 +81,8 @@ class Settings:
     levels: int = 4  # resolutions, each half of the one before
     blocks: int = 1  # residual attention modules in a row
     scaled_inputs: bool = True  # False: the image enters at full size alone
+    input_filter: InputFilter = "mean"  # of 2x2 pixels; nearest: one of them, noise and all
+    shared_lift: bool = True  # False: each size of the image has a first convolution of its own
     attention: bool = True  # False: Table 5's ablation
     attention_gate: bool = True  # False: without the module's squeeze and excitation
     attention_identity: bool = True  # False: without the module's residual connection
@@ -153,6 +156,10 @@ class Settings:
             "attention": (
                 self.attention or (self.attention_gate and self.attention_identity),
                 "on where a part of its module is off",
+            ),
+            "scaled_inputs": (
+                self.scaled_inputs or (self.input_filter == "mean" and self.shared_lift),
+                "on where it is changed how smaller inputs are made or enter",
             ),
             "tanh": (
                 not (self.tanh and self.global_residual),

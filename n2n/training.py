@@ -68,6 +68,8 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
                 levels=settings.levels,
                 blocks=settings.blocks,
                 scaled_inputs=settings.scaled_inputs,
+                input_filter=settings.input_filter,
+                shared_lift=settings.shared_lift,
                 skip_convolution=settings.skip_convolution,
                 tanh=settings.tanh,
             )

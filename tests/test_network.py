@@ -91,14 +91,22 @@ def bilinear(size: int, target: int) -> Tensor:
 
 
 def plain_network(
-    x: Tensor, weights: dict[str, Tensor], scaled_inputs: bool = True, tanh: bool = False
+    x: Tensor,
+    weights: dict[str, Tensor],
+    *,
+    scaled_inputs: bool = True,
+    input_filter: str = "mean",
+    tanh: bool = False,
 ) -> Tensor:
     height, width = x.shape[-2:]
     lowest = sum(name.startswith("head.") for name in weights) // 2 - 1
     inputs = [x]
+    mode = "bilinear" if input_filter == "mean" else "nearest"
     for _ in range(lowest):
-        inputs.append(F.interpolate(inputs[-1], scale_factor=0.5, mode="bilinear"))
-    legs = [plain_conv(one, weights, "lift") for one in inputs]
+        inputs.append(F.interpolate(inputs[-1], scale_factor=0.5, mode=mode))
+    own = "lift_scaled.0.weight" in weights
+    lifts = ["lift", *(f"lift_scaled.{i}" if own else "lift" for i in range(lowest))]
+    legs = [plain_conv(one, weights, lift) for one, lift in zip(inputs, lifts, strict=True)]
 
     encoded = [plain_block(legs[0], weights, "encoder.0")]
     for level in range(1, lowest + 1):
@@ -139,21 +147,48 @@ def test_network_is_its_description(attention, size):
     "changes",
     [
         {"levels": 2}, {"levels": 3, "blocks": 2}, {"levels": 5}, {"scaled_inputs": False},
-        {"skip_convolution": False}, {"tanh": True},
+        {"input_filter": "nearest"}, {"shared_lift": False}, {"skip_convolution": False},
+        {"tanh": True},
     ],
 )  # fmt: skip
 def test_other_networks_are_their_description(attention, changes):
     torch.manual_seed(0)
     network = MNet(WIDTH, attention, **changes).double()
     x = image(2, 3, 32, 16, dtype=torch.float64)
-    scaled = changes.get("scaled_inputs", True)
+    told = {
+        name: changes[name] for name in ("scaled_inputs", "input_filter", "tanh") & changes.keys()
+    }
     with torch.no_grad():
         weights = dict(network.named_parameters())
-        expected = plain_network(x, weights, scaled, changes.get("tanh", False))
+        expected = plain_network(x, weights, **told)
         torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-12)
     blocks = sum(isinstance(m, ResidualAttention) for m in network.modules())
     levels = changes.get("levels", LEVELS)
     assert blocks == attention * (2 * levels - 1) * changes.get("blocks", 1)
+
+
+def test_own_first_convolutions_leave_the_other_weights_alone():
+    torch.manual_seed(0)
+    shared = MNet(WIDTH).state_dict()
+    torch.manual_seed(0)
+    own = MNet(WIDTH, shared_lift=False).state_dict()
+    assert own.keys() - shared.keys() == {
+        f"lift_scaled.{level}.{name}" for level in range(LEVELS - 1) for name in ("weight", "bias")
+    }
+    assert all(torch.equal(own[name], shared[name]) for name in shared)
+
+
+@pytest.mark.parametrize(("input_filter", "kept"), [("mean", 0.5), ("nearest", 1.0)])
+def test_what_a_smaller_input_keeps_of_the_noise(input_filter, kept):
+    """Each halving by the mean leaves half of the noise's deviation, by the nearest pixel all."""
+    network = MNet(WIDTH, input_filter=input_filter)
+    seen: list[Tensor] = []
+    network.lift.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    with torch.no_grad():
+        network(image(8, 3, 128, 128))
+    deviations = torch.stack([one.std() for one in seen])
+    expected = deviations[0] * kept ** torch.arange(LEVELS)
+    torch.testing.assert_close(deviations, expected, rtol=0.05, atol=0)
 
 
 def test_plain_skips_leave_the_other_weights_alone():

@@ -35,6 +35,8 @@ OTHERS = {
     "levels": [3, 5],
     "blocks": [2],
     "scaled_inputs": [False],
+    "input_filter": ["nearest"],
+    "shared_lift": [False],
     "attention_gate": [False],
     "skip_convolution": [False],
     "tanh": [True],

@@ -97,6 +97,7 @@ def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
         {}, {"attention": False}, {"network": "unet"}, {"global_residual": True},
         {"attention_gate": False}, {"attention_identity": False},
         {"levels": 3, "blocks": 2}, {"scaled_inputs": False}, {"tanh": True},
+        {"input_filter": "nearest"}, {"shared_lift": False},
         {"skip_convolution": False}, {"mean_at_test": True, "noise_draws": 1},
         {"loss_range": "normalised", "border": "zero"}, {"anomaly_map": "l1", "map_sigma": 2.0},
     ],

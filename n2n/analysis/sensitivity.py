@@ -48,6 +48,8 @@ WORDS: dict[str, dict[Any, str]] = {
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
     "scaled_inputs": {False: "without the smaller inputs"},
+    "input_filter": {"nearest": "smaller inputs by nearest pixel"},
+    "shared_lift": {False: "a first convolution for each size"},
     "blocks": {2: "two modules in a row"},
     "skip_convolution": {False: "plain skip connections"},
     "tanh": {True: "tanh of the output"},
