@@ -17,13 +17,12 @@ import torch
 from scipy import stats
 
 from benchmarks.common import name_of, now, provenance, write_table
-from n2n.analysis.sensitivity import BASE
+from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.data import load_category
 from n2n.detection import detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
 from n2n.measurement import aurocs
-from n2n.paper import label
 from n2n.records import WEIGHTS, find_records
 from n2n.settings import PRESETS, changes
 
@@ -53,7 +52,7 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
         changed = changes(settings, REPLICATION)
         run = (
             f"{record.key.category.replace('_', ' ')}, "
-            f"{label(changed) if changed else 'replication'}, seed {record.key.seed}"
+            f"{variant_label(changed) if changed else 'replication'}, seed {record.key.seed}"
         )
         for name, half in HALVES.items():
             change = {

@@ -13,7 +13,7 @@ from n2n.settings import Settings
 
 def normalise(images: Tensor) -> Tensor:
     """Images as uint8 0..255 to floats on [-1, 1]: mean 0.5 and deviation 0.5 (Section 3.1)."""
-    return images.float().div_(127.5).sub_(1.0)
+    return images.float() / 127.5 - 1.0
 
 
 def to_unit(images: Tensor) -> Tensor:

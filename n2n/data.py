@@ -179,9 +179,14 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
     gives its first frame.
 
     Raises:
-        N2NError: where the file is missing, damaged, not an image, or huge.
+        N2NError: where the file is missing, damaged, not an image, huge, or of floats.
     """
     with _open(path) as image:
+        if image.mode == "F":
+            raise N2NError(
+                f"{path} has floating-point pixels, of which nobody knows what is black and what "
+                "is white; export it with 8 or 16 bits."
+            )
         upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright).resize((size, size), Image.Resampling[resize.upper()])
         return np.asarray(rgb, dtype=np.uint8)
@@ -190,7 +195,7 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
 def decode_mask(
     path: Path, image: Path, size: int, mask_rule: MaskRule = "half"
 ) -> NDArray[np.bool_]:
-    """Decode the mask of an image, (size, size); any value above 0 is anomalous.
+    """Decode the mask of an image, (size, size); whatever is not black is anomalous.
 
     A pixel of the result is anomalous where ``half`` of it is covered, where ``any`` of it is, or
     where the ``nearest`` pixel of the mask is; where by that rule none is left, those that are
@@ -206,7 +211,8 @@ def decode_mask(
                 f"The mask {path} is a JPEG, whose losses mark pixels beside the defect; "
                 "export it as PNG."
             )
-        values = np.asarray(picture)  # of a palette image: its indices
+        # Of a palette image the colours: Pillow itself writes palettes that begin with white
+        values = np.asarray(picture.convert("RGB") if picture.mode in ("P", "PA") else picture)
     with _open(image) as original:
         upright = ImageOps.exif_transpose(original).size
     if picture.mode in ("LA", "RGBA"):
@@ -491,8 +497,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        # Sixteen bits: Pillow's own conversion would clip them. Floats are taken as 0 to 65535.
+    if image.mode.startswith("I"):
+        # Sixteen bits: Pillow's own conversion would clip them
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -238,20 +238,18 @@ def _trained_already(
 ) -> tuple[Trained, dict[int, dict[str, float]]] | None:
     """The network and the trace of a finished run that differs only in how its network is used.
 
-    A damaged record or damaged weights are no hindrance: this run then trains a network of its own.
+    A damaged record is no hindrance, nor are damaged weights or a damaged trace: this run then
+    trains a network of its own.
     """
     variants = run.key.folder(results).parents[1]
     for weights in sorted(variants.glob(f"*/seed{run.seed}/{WEIGHTS}")):
         if not (weights.parent / RECORD).exists():
             continue  # left over from a record that is gone: Git ignores the weights
-        trained = None
         with contextlib.suppress(N2NError, KeyError, OSError, ValueError):
             record = read_record(weights.parent)
             same_images = record.content["data"]["fingerprint"] == images.fingerprint
             if same_images and run_of(record).training == run.training:
-                trained = _load_trained(record, device)
-        if trained is not None:
-            return trained, _trace_of(record, settings)
+                return _load_trained(record, device), _trace_of(record, settings)
     return None
 
 

@@ -71,6 +71,8 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
     ("CMYK", lambda f: Image.new("CMYK", (64, 64)).save(f / "train/good/x.jpg"), FINE, FINE),
     ("sixteen bits", lambda f: Image.fromarray(np.full((64, 64), 30000, np.uint16)).save(first(f)),
      FINE, FINE),
+    ("floating-point pixels", lambda f: Image.new("F", (64, 64), 0.5).save(f / "train/good/x.tif"),
+     "x.tif has floating-point pixels", "x.tif has floating-point pixels"),
     ("animation", animate, FINE, FINE),
     ("broken EXIF", lambda f: Image.new("RGB", (64, 64)).save(first(f), exif=b"Exif\0\0II*\0"),
      NOT_READ + "truncated", NOT_READ + "truncated"),

@@ -19,8 +19,12 @@ from sklearn.metrics import roc_auc_score
 
 from n2n import experiment
 from n2n.cli import main
+from n2n.corruption import corrupt, fixed_noise, normalise
+from n2n.data import load_category
 from n2n.errors import N2NError
 from n2n.experiment import load_network
+from n2n.loss import error_map
+from n2n.training import build_network, split_validation
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
 
@@ -73,8 +77,42 @@ def test_bars_do_not_fill_a_log_file(parts: Path, tmp_path: Path) -> None:
 def test_record_agrees_with_scikit_learn_on_its_own_scores(finished: Path) -> None:
     record = json.loads((finished / "record.json").read_text())
     scores = pd.read_csv(finished / "scores.csv")
-    expected = roc_auc_score(scores["anomalous"], scores["max"])
+    expected = roc_auc_score(scores["anomalous"], scores[record["settings"]["image_score"]])
     assert record["metrics"]["image"]["auroc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_record_is_what_its_weights_show(finished: Path, parts: Path, tmp_path: Path) -> None:
+    """Scores, threshold and metrics from the maps of Eq. (9), by NumPy and scikit-learn."""
+    record, cpu = json.loads((finished / "record.json").read_text()), torch.device("cpu")
+    network, settings, *_ = load_network(finished, cpu)
+    images = load_category(parts, "parts", "disc", 64, progress=False)
+    _, held_out = split_validation(len(images.train), 0.2, 0)
+
+    def maps_of(net: torch.nn.Module, pictures: torch.Tensor) -> np.ndarray:
+        x0 = normalise(pictures)
+        with torch.inference_mode():
+            return error_map(net(corrupt(x0, fixed_noise(settings), 0.3)), x0, settings).numpy()
+
+    def top(maps: np.ndarray) -> np.ndarray:  # a hundredth of 64x64 pixels
+        return np.sort(maps.reshape(len(maps), -1))[:, -40:].mean(1)
+
+    normal, tested = maps_of(network, images.train[held_out]), maps_of(network, images.test)
+    largest = {"image": top(normal).max(), "pixel": normal.max()}
+    assert record["threshold"] == pytest.approx(largest, rel=1e-5)
+    scores = pd.read_csv(finished / "scores.csv")
+    assert scores["top1%"].to_numpy() == pytest.approx(top(tested), rel=1e-5)
+    bare = maps_of(build_network(settings, 0, cpu), images.test)
+    masks = images.masks.numpy().ravel()
+    for found, maps in ((record["metrics"], tested), (record["untrained"], bare)):
+        wanted = roc_auc_score(masks, maps.ravel())
+        assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-5)
+
+    image = parts / "parts/disc" / scores["image"].iloc[-1]
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path, "--device", "cpu", image)
+    assert outcome.exit_code == 0, outcome.output
+    row = pd.read_csv(tmp_path / "scores.csv").iloc[0]
+    assert row["threshold"] == pytest.approx(largest["image"], rel=1e-5)
+    assert row["anomalous"] == (top(tested)[-1] > largest["image"])
 
 
 def test_a_complete_record_is_reused(finished: Path, parts: Path) -> None:
@@ -103,11 +141,14 @@ def test_another_use_of_the_network_is_not_trained_again(parts: Path, tmp_path: 
         outcome = run_parts(parts, tmp_path, "--trace", 1, "--set", change)
         assert outcome.exit_code == 0
         assert ("no trace.csv is written" in outcome.output) == said
+    folder = tmp_path / "runs/parts/disc/n2n"
     for name in ("gone", "damaged"):  # Git removes records alone
-        left = tmp_path / f"runs/parts/disc/n2n/{name}/seed0/weights.pt"
+        left = folder / name / "seed0/weights.pt"
         left.parent.mkdir(parents=True)
         left.touch()
     (left.parent / "record.json").write_text("{")
+    shutil.copytree(path.parent, folder / "a trace is missing" / "seed0")
+    (folder / "a trace is missing" / "seed0" / "trace.csv").write_text("")
     assert run_parts(parts, tmp_path, "--set", "noise=0.2").exit_code == 0
     folders = tmp_path / "runs/parts/disc/n2n"
     name = "demo_image-size-64_{}width-4_t-max-2_epochs-2{}"

@@ -81,6 +81,9 @@ def test_mvtec_layout(root: Path) -> None:
     )  # fmt: skip
     assert found.labels.tolist() == [False, False, True, True]
     assert found.masks.any((1, 2)).tolist() == [False, False, True, True]
+    for n in (2, 3):  # to each image its own
+        drawn = Image.open(root / f"MPDD/tubes/ground_truth/spot/{n - 2:03d}_mask.png")
+        assert np.array_equal(found.masks[n].numpy(), np.asarray(drawn) > 0)
     assert found.defects[2] == "spot"
     # At its own size, an image is not changed at all.
     original = np.asarray(Image.open(root / "MPDD/tubes/train/good/000.png"))
@@ -255,15 +258,18 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         decode_image(path, 64)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "I;16"])
-def test_the_opacity_of_a_mask_marks_nothing(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "I;16", "P", "P, white first"])
+def test_what_is_not_black_in_a_mask_is_marked(tmp_path: Path, mode: str) -> None:
     marked = np.zeros((40, 40), np.uint8)
     marked[8:16, 20:30] = 255
     drawn = Image.fromarray(marked)
     if mode == "I;16":
         drawn = Image.fromarray(marked.astype(np.uint16) * 257)
+    elif mode == "P, white first":
+        drawn = drawn.convert("RGB").quantize(2)
+        assert drawn.getpalette()[:3] == [255, 255, 255]
     else:
-        drawn = drawn.convert(mode)
+        drawn = drawn.convert(mode)  # the opacity marks nothing
     drawn.save(tmp_path / "mask.png")
     save(tmp_path / "image.png", np.zeros((40, 40, 3), np.uint8))
     found = decode_mask(tmp_path / "mask.png", tmp_path / "image.png", 40)

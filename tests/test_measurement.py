@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
@@ -21,12 +22,14 @@ from n2n.measurement import (
     development_set,
     hidden_alike,
     hidden_defects,
+    measure_test,
     passed_defects,
     peak_in_defect,
     reconstruction_errors,
     trivial_metrics,
 )
-from n2n.settings import Settings, make_settings
+from n2n.metrics import bootstrap_image
+from n2n.settings import IMAGE_SCORES, Settings, make_settings
 
 
 @pytest.fixture
@@ -217,8 +220,30 @@ def test_the_grey_image_tells_how_far_a_pixel_is_from_grey(category: Category) -
     assert found["image"]["auroc"] == pytest.approx(roc_auc_score(labels, far.mean((1, 2))))
 
 
-def test_a_flat_image_blurs_to_itself(category: Category, tiny: Settings) -> None:
-    """All maps are then equal, so nothing is told apart."""
-    flat = replace(category, test=torch.full_like(category.test, 100))
-    found = trivial_metrics(flat, tiny, torch.device("cpu"))["blurred_image"]
-    assert found["image"]["auroc"] == 0.5
+def test_the_blurred_image_is_that_of_scipy(category: Category) -> None:
+    faint = category.test.clone()
+    faint[2:, :, 20:28, 30:38] -= 90
+    absolute = make_settings("demo", image_size=64, anomaly_map="l1", image_score="mean")
+    faint_category = replace(category, test=faint)
+    found = trivial_metrics(faint_category, absolute, torch.device("cpu"))["blurred_image"]
+    x = faint.double().numpy() / 255
+    far = np.abs(x - gaussian_filter(x, (0, 0, 4, 4), mode="mirror")).mean(1)
+    wanted = roc_auc_score(category.masks.ravel(), far.ravel())
+    assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-4)
+    assert wanted < 0.7  # another width would give another value
+
+
+def test_the_score_of_the_run_is_the_one_that_is_judged(category: Category) -> None:
+    draw = torch.Generator().manual_seed(4)
+    labels = torch.arange(40) % 2 == 0
+    masks = (torch.rand(40, 8, 8, generator=draw) < 0.2) & labels[:, None, None]
+    every = {name: torch.rand(40, generator=draw) for name in IMAGE_SCORES}
+    maps = torch.rand(40, 8, 8, generator=draw)
+    found = measure_test(replace(category, labels=labels, masks=masks), maps, every, "mean")
+    by = {name: roc_auc_score(labels, scores) for name, scores in every.items()}
+    assert len(set(by.values())) == 3
+    assert found["metrics"]["image"]["auroc"] == pytest.approx(by["mean"])
+    assert {n: s["auroc"] for n, s in found["image_scores"].items()} == pytest.approx(by)
+    pixels = roc_auc_score(masks.ravel(), maps.ravel())
+    assert found["metrics"]["pixel"]["auroc"] == pytest.approx(pixels)
+    assert found["intervals"]["image"] == bootstrap_image(every["mean"].numpy(), labels.numpy())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import papermill
 import pytest
@@ -74,10 +76,32 @@ def test_a_notebook_whose_kernel_dies_is_named(
         execute_notebook("killed", tmp_path / "out.ipynb", {})
 
 
-@pytest.mark.parametrize("table", range(1, 6))
-def test_tables_without_any_run(table: int, tmp_path: Path) -> None:
-    text = execute(f"table{table}", tmp_path / "out.ipynb", results=str(tmp_path / "none"))
-    assert "not run" in text
+@pytest.mark.parametrize("name", [*STUDY_PAGES, *(f"table{number}" for number in range(1, 6))])
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_page_of_records(
+    name: str, filled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any record and with those of the project; in this process, which takes no kernel."""
+    results = NOTEBOOKS.parent / "results" if filled else tmp_path
+    if filled and not (results / "runs").is_dir():
+        pytest.skip("no records are in results/")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    shown: list[object] = []
+    scope: dict[str, object] = {"display": shown.append}
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for number, source in enumerate(code):
+        tree = ast.parse(source)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, f"{name}, cell {number}", "exec"), scope)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), name, "eval"), scope))
+        if number == 0:
+            scope["results"] = str(results)
+    text = " ".join(getattr(one, "data", "") or "" for one in shown)
+    if name.startswith("table"):
+        assert "not run" in text
+        assert filled is any(verdict in text for verdict in ("reproduced", "under-trained"))
 
 
 def test_a_baseline_is_fitted_and_shown(mpdd: Path, tmp_path: Path) -> None:
@@ -127,11 +151,6 @@ def test_a_run_that_fails_stops_no_other(
     with pytest.raises(N2NError, match=r"metal_plate.*000\.png is damaged"):
         study.run_missing(1, mpdd, tmp_path)
     assert tried == ["metal_plate", "tubes"]
-
-
-@pytest.mark.parametrize("name", STUDY_PAGES)
-def test_the_study_pages_without_any_run(name: str, tmp_path: Path) -> None:
-    execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "none"))
 
 
 def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_every_committed_record_has_the_precision_that_its_study_asks_for() -> N
 def test_the_exercises_records_are_those_of_their_study() -> None:
     runs = read_study(ROOT / "studies" / "exercises.yaml").runs
     records = find_records(RESULTS / "exercises")
+    if not records:
+        pytest.skip("no records of the exercises are in results/")
     assert {record.key for record in records} <= {run.key for run in runs}
 
 
@@ -246,12 +248,3 @@ def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) ->
     assert f"about {hours:.1f} h, without padim" in text
     (record.folder / "weights.pt").unlink()  # then there is no network to take over
     assert f"about {hours + 540 / 3600:.1f} h, without padim" in overview(plan, tmp_path)
-
-
-def test_a_run_is_held_by_one(tmp_path: Path) -> None:
-    key = RunKey("D", "a", "n2n", "replication", 0)
-    with only_one(key, tmp_path), pytest.raises(N2NError, match="Another process"):  # noqa: SIM117
-        with only_one(key, tmp_path):
-            pass
-    with only_one(key, tmp_path):
-        pass

@@ -494,3 +494,33 @@ def test_an_ingredient_is_found_whatever_preset_it_was_named_after(tmp_path: Pat
     record(tmp_path, make_settings("replication", calibration="scores"), 0.8)  # that is `improved`
     (row,) = beyond.ingredients(tmp_path).to_dict("records")
     assert (row["run"], row["images, test"]) == ("improved: the score calibrated", "80.00")
+
+
+def test_topics_are_those_of_the_settings() -> None:
+    assert (
+        sensitivity.topic(["noise"]) == sensitivity.topic(["fresh_noise", "noise_std"]) == "Noise"
+    )
+    assert sensitivity.topic(["resize"]) == "Images"
+    assert sensitivity.topic(["tanh"]) == "Network"
+    assert sensitivity.topic(["c1", "c2"]) == "Loss"
+    assert sensitivity.topic(["weight_average"]) == "Training"
+    assert sensitivity.topic(["mask_rule"]) == "Detection"
+    assert sensitivity.topic(["c1", "c2", "batch_size"]) == "Several"
+
+
+def test_the_figure_cuts_off_what_lies_far_out_and_pales_what_may_be_chance() -> None:
+    found = pd.DataFrame(
+        [
+            ("far", ("noise",), -77.0, 1.0), ("near", ("tanh",), 10.0, 1.0),
+            ("chance", ("blocks",), 0.5, 1.0),
+        ],
+        columns=["variant", "changed", "effect", "noise"],
+    ).assign(category="Metal Plate", level="pixel")  # fmt: skip
+    figure = sensitivity.effects_figure(found.assign(low=found["effect"], high=found["effect"]))
+    panel = figure.axes[-1]
+    assert [text.get_text() for text in panel.texts] == ["-77"]
+    assert panel.get_xlim() == pytest.approx((-13.2, 13.2))  # 1.1 times 1.2 times the next
+    ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert ticks == ["Noise", "far", "Network", "near", "chance"]
+    shown = {line.get_ydata()[0]: line.get_alpha() for line in panel.lines if line.get_alpha()}
+    assert shown == {-1: 1.0, -3: 1.0, -4: 0.3}

@@ -141,6 +141,18 @@ def test_a_calibrated_score_needs_no_training_of_its_own():
     assert of_training(make_settings(noise=0.2, noise_draws=4)) == make_settings(noise=0.2)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_runs_share_a_network_where_its_use_alone_differs(name: str) -> None:
+    """A name too many would pass a network of other settings off as that of these."""
+    uses = {
+        "noise_at_test", "mean_at_test", "noise_draws", "anomaly_map", "map_sigma", "calibration",
+        "image_score", "mask_rule",
+    }  # fmt: skip
+    base = make_settings(noise_grain=16) if name == "noise_octaves" else make_settings()
+    other = dataclasses.replace(base, **{name: OTHERS[name][0]})
+    assert (of_training(base) == of_training(other)) is (name in uses)
+
+
 def test_a_whole_number_for_a_fraction_is_the_same_setting():
     whole, fraction = make_settings(noise=0, c1=1), make_settings(noise=0.0, c1=1.0)
     assert repr(whole) == repr(fraction)

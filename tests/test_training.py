@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,8 +19,9 @@ from n2n import training
 from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.detection import detect, expected_error, image_scores
 from n2n.errors import N2NError
-from n2n.loss import total_loss
-from n2n.settings import Settings
+from n2n.loss import error_map, total_loss
+from n2n.network import MNet, UNet
+from n2n.settings import OF_MNET, Settings
 from n2n.training import (
     Trained,
     build_network,
@@ -438,18 +440,147 @@ def test_flips_show_every_image_once_in_each_epoch_turned_by_chance(
     assert {axis for _, axis in found} == (set(axes) if augmentation == "flips" else {()})
 
 
+MADE: dict[str, tuple[Any, dict[str, Any]]] = {  # of the settings, and of `MNet`
+    "attention": (False, {"attention": False}),
+    "attention_gate": (False, {"gate": False}),
+    "attention_identity": (False, {"identity": False}),
+    "global_residual": (True, {"global_residual": True}),
+    "levels": (3, {"levels": 3}),
+    "blocks": (2, {"blocks": 2}),
+    "scaled_inputs": (False, {"scaled_inputs": False}),
+    "input_filter": ("nearest", {"input_filter": "nearest"}),
+    "shared_lift": (False, {"shared_lift": False}),
+    "skip_convolution": (False, {"skip_convolution": False}),
+    "tanh": (True, {"tanh": True}),
+}
+
+
+@pytest.mark.parametrize("name", OF_MNET)
+def test_each_setting_makes_its_network(name: str, tiny: Settings) -> None:
+    value, named = MADE[name]
+    built, x = build_network(replace(tiny, **{name: value}), 7, CPU), torch.rand(1, 3, 64, 64)
+    networks = []
+    for options in (named, {}):
+        torch.manual_seed(7)
+        networks.append(MNet(tiny.width, **options))  # as described: tests/test_network.py
+    torch.testing.assert_close(built(x), networks[0](x), rtol=0, atol=1e-6)
+    assert (built(x) - networks[1](x)).abs().max() > 1e-4
+
+
+def test_the_plain_network_is_a_u_net(tiny: Settings) -> None:
+    assert type(build_network(replace(tiny, network="unet"), 7, CPU)) is UNet
+
+
+def test_two_steps_are_adamw_on_eq_9_of_the_clean_images(
+    images: torch.Tensor, tiny: Settings
+) -> None:
+    """Loshchilov and Hutter (2019), Algorithm 2, in NumPy; the gradient of plain `error_map`."""
+    settings = replace(tiny, weight_decay=0.1)  # betas 0.5 and 0.999, as printed
+    network = build_network(settings, 0, CPU)
+    optimiser = build_optimiser(network, settings, CPU)
+    weights = [p.detach().double().numpy().copy() for p in network.parameters()]
+    first, second = [0 * w for w in weights], [0 * w for w in weights]
+    drawn, again = (torch.Generator().manual_seed(1) for _ in range(2))
+    x0 = (images[:2].double() / 127.5 - 1).float()
+    for step in (1, 2):
+        apart = copy.deepcopy(network)
+        loss = train_step(network, optimiser, images[:2], drawn, settings, torch.float32)
+        noisy = 0.7 * x0 + 0.3 * (0.5 + 0.5 * torch.randn(x0.shape, generator=again))
+        expected = error_map(apart(noisy), x0, settings).mean()
+        assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+        gradients = torch.autograd.grad(expected, list(apart.parameters()))
+        for i, (p, wanted) in enumerate(zip(network.parameters(), gradients, strict=True)):
+            assert p.grad is not None
+            close = 1e-3 * float(wanted.abs().max())
+            torch.testing.assert_close(p.grad, wanted, rtol=1e-3, atol=close)
+            g = p.grad.double().numpy()
+            first[i], second[i] = 0.5 * first[i] + 0.5 * g, 0.999 * second[i] + 0.001 * g**2
+            deviation = np.sqrt(second[i] / (1 - 0.999**step)) + 1e-8
+            move = first[i] / (1 - 0.5**step) / deviation
+            weights[i] -= settings.learning_rate * (0.1 * weights[i] + move)
+    for p, w in zip(network.parameters(), weights, strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), w, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_training_and_validation_have_the_precision_that_is_asked_for(
+    precision: torch.dtype, images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def watched(reconstruction: torch.Tensor, *others: Any) -> torch.Tensor:
+        seen.add((torch.is_grad_enabled(), reconstruction.dtype))
+        return total_loss(reconstruction, *others)
+
+    monkeypatch.setattr(training, "total_loss", watched)
+    run(images, replace(tiny, epochs=1), precision=precision)
+    assert seen == {(True, precision), (False, precision)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise_at_test": False}, {"mean_at_test": True}, {"noise_draws": 2}, {"map_sigma": 2.0},
+        {"anomaly_map": "l1"}, {"image_score": "mean"}, {"mask_rule": "any"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_use_of_a_network_does_not_reach_its_training(
+    change: dict[str, Any], images: torch.Tensor, tiny: Settings
+) -> None:
+    short = replace(tiny, epochs=1)
+    one, other = run(images, short), run(images, replace(short, **change))
+    assert losses(one) == losses(other)
+    assert equal_weights(one, other)
+
+
 def test_training_lowers_the_loss(images: torch.Tensor, tiny: Settings) -> None:
     trained = run(images, replace(tiny, epochs=12, t_max=12, learning_rate=1e-2))
     assert trained.history[-1]["train_loss"] < 0.7 * trained.history[0]["train_loss"]
 
 
-def test_early_stopping_waits_for_patience_epochs_and_keeps_the_best(
-    images: torch.Tensor, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_early_stopping_keeps_the_best_weights_across_an_interruption(
+    average: float,
+    images: torch.Tensor,
+    tiny: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script = iter([3.0, 2.0, 2.0, 2.5, 2.1, 1.0])
-    monkeypatch.setattr(training, "_validate", lambda *_: next(script))
-    trained = run(images, replace(tiny, epochs=6, patience=3))
+    """Stopped in the fourth epoch, one epoch after the best one; both are in the checkpoint."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    settings = replace(tiny, epochs=6, patience=3, weight_average=average)
+    script, seen = [3.0, 2.0, 2.5, 2.1, 2.2, 1.0], {}
+    for resumed in (False, True):
+
+        def look(epoch: int, network: torch.nn.Module, resumed: bool = resumed) -> None:
+            seen[epoch] = copy.deepcopy(network.state_dict())
+            if epoch == 4 and not resumed:
+                raise KeyboardInterrupt
+
+        losses_left = iter(script[3:] if resumed else script)
+        monkeypatch.setattr(training, "_validate", lambda *_, left=losses_left: next(left))
+        with nullcontext() if resumed else pytest.raises(KeyboardInterrupt):
+            trained = run(images, settings, checkpoint=tmp_path / "checkpoint.pt", after_epoch=look)
     assert (trained.stopped, len(trained.history), trained.best_epoch) == ("early", 5, 2)
+    kept = trained.network.state_dict()
+    assert all(torch.equal(kept[name], seen[2][name]) for name in kept)
+    assert any(not torch.equal(kept[name], seen[5][name]) for name in kept)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize(("monitor", "best"), [("validation", 2), ("training", 3)])
+def test_either_loss_can_decide(
+    monitor: Literal["validation", "training"],
+    best: int,
+    images: torch.Tensor,
+    tiny: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validation, training_loss = iter([3.0, 1.0, 2.0, 2.0]), iter([3.0, 2.0, 1.0, 2.0])
+    monkeypatch.setattr(training, "_validate", lambda *_: next(validation))
+    monkeypatch.setattr(training, "_train_epoch", lambda *_: next(training_loss))
+    assert run(images, replace(tiny, monitor=monitor)).best_epoch == best
 
 
 def test_validation_loss_is_eq_9_on_held_out_images(images: torch.Tensor, tiny: Settings) -> None:
@@ -509,26 +640,32 @@ def test_detection_does_not_depend_on_the_batch_size(images: torch.Tensor, tiny:
         assert (scores - image_scores(batched.scored)[name]).abs().max() < 1e-5
 
 
-def test_detection_averages_its_noise_draws(images: torch.Tensor, tiny: Settings) -> None:
-    network = build_network(tiny, 0, CPU).eval()
-    x0 = normalise(images[:1])
-    maps = []
-    for draw in range(3):
-        with torch.inference_mode():
-            restored = network(corrupt(x0, fixed_noise(tiny, draw), tiny.noise))
-        maps.append(training.total_loss(restored, x0, tiny))
-    detected = detect(network, images[:1], replace(tiny, noise_draws=3), CPU, progress=False)
-    assert float(detected.maps.mean()) == pytest.approx(float(sum(maps)) / 3, rel=1e-4)
-
-
-def test_the_mean_of_the_noise_can_take_its_place(images: torch.Tensor, tiny: Settings) -> None:
-    network = build_network(tiny, 0, CPU).eval()
-    x0 = normalise(images[:1])
-    with torch.inference_mode():
-        restored = network(0.7 * x0 + 0.3 * 0.5)  # Eq. (1) without the noise's deviation
-    expected = training.total_loss(restored, x0, tiny)
-    detected = detect(network, images[:1], replace(tiny, mean_at_test=True), CPU, progress=False)
-    assert float(detected.maps.mean()) == pytest.approx(float(expected), rel=1e-4)
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({}, "one draw"), ({"noise_draws": 3}, "three draws"),
+        ({"mean_at_test": True}, "the mean"), ({"noise_at_test": False}, "nothing"),
+    ],
+)  # fmt: skip
+def test_what_test_images_are_blended_with(
+    changes: dict[str, Any], seen: str, images: torch.Tensor, tiny: Settings
+) -> None:
+    """A network that hands its input on shows it: Eq. (1) in NumPy, at every pixel."""
+    x0 = images[:2].numpy() / 127.5 - 1
+    epsilon = {
+        "one draw": [fixed_noise(tiny).numpy()],
+        "three draws": [fixed_noise(tiny, draw).numpy() for draw in range(3)],
+        "the mean": [np.float64(0.5)],
+        "nothing": [x0],
+    }[seen]
+    given = [0.7 * x0 + 0.3 * one for one in epsilon]
+    settings = replace(tiny, anomaly_map="l1", **changes)
+    found = detect(torch.nn.Identity(), images[:2], settings, CPU, progress=False)
+    expected = np.mean([np.abs(x - x0).mean(1) / 2 for x in given], 0)
+    np.testing.assert_allclose(found.maps.numpy(), expected, atol=1e-6)
+    # Of several draws the first; what lies outside the range of an image is cut off
+    first = (255 * np.clip(given[0] / 2 + 0.5, 0, 1)).round()
+    assert np.abs(found.reconstructions.numpy() - first).max() <= 1
 
 
 def test_expected_error_by_hand() -> None:
@@ -538,6 +675,15 @@ def test_expected_error_by_hand() -> None:
     deviation = 2 * math.sqrt(3.5)  # its own and, equal here, the mean one
     calibrated = expected.calibrate(torch.full((1, 64, 64), 10.0))
     torch.testing.assert_close(calibrated, torch.full((1, 64, 64), 7.0 / deviation))
+
+
+def test_expected_error_is_smoothed_as_scipy_does() -> None:
+    maps = torch.rand(5, 64, 64, generator=torch.Generator().manual_seed(2))
+    values = maps.double().numpy()
+    smooth = partial(gaussian_filter, sigma=1.0, mode="mirror")  # a 64th of the side
+    expected, deviation = expected_error(maps), np.sqrt(smooth(values.var(0)))
+    np.testing.assert_allclose(expected.mean, smooth(values.mean(0)), atol=1e-5)
+    np.testing.assert_allclose(expected.deviation, deviation + deviation.mean(), atol=1e-5)
 
 
 def test_calibration_changes_the_scores_and_not_the_map(
@@ -567,15 +713,6 @@ def test_map_settings_by_hand(images: torch.Tensor, tiny: Settings) -> None:
         gaussian_filter(a.astype(np.float64), 2.0, mode="mirror", truncate=8) for a in absolute
     ]
     np.testing.assert_allclose(smoothed.maps.numpy(), wanted, atol=1e-4)
-
-
-def test_clean_test_images(images: torch.Tensor, tiny: Settings) -> None:
-    network = build_network(tiny, 0, CPU).eval()
-    with torch.inference_mode():
-        restored = network(normalise(images[:1]))
-    wanted = training.total_loss(restored, normalise(images[:1]), tiny)
-    found = detect(network, images[:1], replace(tiny, noise_at_test=False), CPU, progress=False)
-    assert float(found.maps.mean()) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_after_epoch_sees_every_epoch_and_changes_nothing(

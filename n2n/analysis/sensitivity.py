@@ -7,6 +7,7 @@ seed's; the base's own spread over its seeds says how much that is.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +37,10 @@ LEVELS = {
     "mean": "test images, by the mean",
     "pixel": "test pixels",
 }
+TOPICS = {  # in the order of `Settings`, by the first setting of each
+    "image_size": "Images", "noise": "Noise", "network": "Network", "loss": "Loss",
+    "learning_rate": "Training", "noise_at_test": "Detection",
+}  # fmt: skip
 WORDS: dict[str, dict[Any, str]] = {
     "c1": {0.01**2: "squared constants"},  # with C2
     "sigmas": {(0.5, 1.0, 2.0, 4.0): "without the widest filter"},
@@ -267,40 +272,76 @@ def coverage(found: pd.DataFrame) -> str:
     )
 
 
-def effects_figure(found: pd.DataFrame) -> Figure:
-    """A line per variant: how far it moves AUROC from the base, in a panel per level.
+def topic(changed: Iterable[str]) -> str:
+    """What settings are about: the heading in `TOPICS` that all of them share, or 'Several'."""
+    order = [field.name for field in dataclasses.fields(Settings)]
+    first = [order.index(name) for name in TOPICS]
+    found = {bisect.bisect_right(first, order.index(name)) - 1 for name in changed}
+    return list(TOPICS.values())[found.pop()] if len(found) == 1 else "Several"
 
-    The bands: the spread of the base's own seeds, where an effect cannot be told from chance.
+
+def effects_figure(found: pd.DataFrame) -> Figure:
+    """A line per variant under its topic: how far it moves AUROC from the base, a panel per level.
+
+    Pale: no farther than the base's own seeds lie apart, so that it cannot be told from chance.
+    What is more than twice as far as all else of its panel is cut off, its value written.
     """
-    order = found.groupby("variant")["effect"].apply(lambda values: values.abs().max())
-    order = order.sort_values()
-    at = {variant: row for row, variant in enumerate(order.index)}
+    variants = found.groupby("variant").agg(
+        topic=("changed", lambda sets: topic(sets.iloc[0])),
+        size=("effect", lambda values: values.abs().max()),
+    )
+    labels: list[str] = []
+    for heading in (*TOPICS.values(), "Several"):
+        inside = variants[variants["topic"] == heading].sort_values("size", ascending=False)
+        labels += [heading, *inside.index] if len(inside) else []
+    at = {label: -row for row, label in enumerate(labels)}
     figure, columns = plt.subplots(
-        1, len(LEVELS), figsize=(11, 1.2 + 0.28 * len(at)), sharey=True, layout="constrained"
+        1, len(LEVELS), figsize=(11, 1.2 + 0.25 * len(at)), sharey=True, layout="constrained"
     )
     for axes, level in zip(columns, LEVELS, strict=True):
         part = found[found["level"] == level]
-        spread = part.groupby("category")["noise"].max()
-        for number, (category, width) in enumerate(spread.items()):
-            axes.axvspan(-width, width, color=COLOURS.get(category, PAPER), alpha=0.1, lw=0)
-            rows = part[part["category"] == category]
-            shift = 0.18 * (number - (len(spread) - 1) / 2)
-            y = rows["variant"].map(at) + shift
-            axes.hlines(y, rows["low"], rows["high"], color=COLOURS.get(category, PAPER), lw=2)
-            axes.plot(
-                rows["effect"], y, "o", ms=5, color=COLOURS.get(category, PAPER),
-                label=str(category),
-            )  # fmt: skip
+        reach = _reach(part)
+        categories = list(dict.fromkeys(part["category"]))
+        for number, category in enumerate(categories):
+            colour = COLOURS.get(category, PAPER)
+            shift = 0.18 * ((len(categories) - 1) / 2 - number)
+            for row in part[part["category"] == category].itertuples():
+                y, pale = at[row.variant] + shift, abs(row.effect) <= row.noise
+                style = {"color": colour, "alpha": 0.3 if pale else 1.0}
+                if abs(row.effect) > reach:
+                    edge = np.copysign(reach, row.effect)
+                    axes.plot(edge, y, "<" if edge < 0 else ">", ms=5, **style)
+                    axes.annotate(
+                        f"{row.effect:+.0f}", (edge, y), (np.copysign(6, -edge), 0), color=colour,
+                        textcoords="offset points", va="center", ha="left" if edge < 0 else "right",
+                    )  # fmt: skip
+                else:
+                    axes.plot((row.low, row.high), (y, y), lw=2, **style)
+                    axes.plot(row.effect, y, "o", ms=5, **style)
+            axes.plot([], [], "o", color=colour, label=category)
         axes.axvline(0, color="black", lw=0.8)
         name = LEVELS[level].replace(", ", ",\n")
-        axes.set(xlabel=f"AUROC, points\n{name}", yticks=list(at.values()))
-        axes.set_yticklabels(list(at))
-        axes.set_ylim(-0.7, len(at) - 0.3)
+        axes.set(
+            xlabel=f"AUROC, points\n{name}",
+            xlim=(-1.1 * reach, 1.1 * reach),
+            ylim=(0.7 - max(len(at), 1), 0.7),
+        )
+        axes.set_yticks(list(at.values()), list(at))
         axes.grid(axis="y", alpha=0.4)
+    for tick in columns[0].get_yticklabels():
+        if tick.get_text() in (*TOPICS.values(), "Several"):
+            tick.set_fontweight("bold")
     if at:
         figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     plt.close(figure)  # a notebook shows the value of its cell, and not a second copy
     return figure
+
+
+def _reach(part: pd.DataFrame) -> float:
+    """How far a panel reaches: to its farthest variant, or where that lies off, past the next."""
+    sizes = part[["low", "effect", "high"]].abs().max(axis=1).groupby(part["variant"]).max()
+    *_, second, first = sorted([0.0, 0.0, *sizes])
+    return 1.2 * second if 0 < 2 * second < first else first or 1.0
 
 
 def effects_table(found: pd.DataFrame, narrow: bool = False) -> pd.DataFrame:
