@@ -330,17 +330,17 @@ def test_tables_from_records(results: Path) -> None:
     assert list(inside["defects : beside"]) == [4.0, 4.0]
     assert list(inside["peak in the defect"]) == [25.0, 25.0]
     assert list(inside["largest value"]) == [46.7, 73.0]  # means of three and of two seeds
-    assert list(inside["seeds"]) == ["0–2", "0, 1"]
+    assert list(inside["which seeds"]) == ["0–2", "0, 1"]
     assert list(inside["AUPRO"]) == [80.0, 80.0]
     record(results, small(noise_grain=4), 0.5)
     coarse = mechanism.mechanism_table(results, varied="grain of the noise")
-    assert coarse[["grain of the noise", "largest value", "seeds"]].to_numpy().tolist() == [
+    assert coarse[["grain of the noise", "largest value", "which seeds"]].to_numpy().tolist() == [
         [1, 73.0, "0, 1"], [4, 50.0, "0"]
     ]  # fmt: skip
     record(results, small(noise_grain=4, noise_octaves=3), 0.25)
     grains = mechanism.mechanism_table(results, varied="grain of the noise")
     assert list(grains["grain of the noise"]) == [1, 4, "4 + 2 + 1"]
-    assert mechanism.mechanism_table(results, varied="pixels per side")["seeds"].tolist() == [
+    assert mechanism.mechanism_table(results, varied="pixels per side")["which seeds"].tolist() == [
         "0, 1"
     ]
     assert mechanism.passed_table(results).empty  # in no older record
@@ -351,13 +351,13 @@ def test_tables_from_records(results: Path) -> None:
     write(results, small(width=8), seed=3, passed_defects=dict.fromkeys(passed, 0.1))
     shares = mechanism.passed_table(results).set_index("run")
     assert shares.index.tolist() == ["λ = 0.3", "noise grain 16"]
-    assert shares.loc["λ = 0.3", ["seeds", "transplant", "stain"]].tolist() == ["3, 4", 100, 50]
+    assert shares.loc["λ = 0.3", ["which seeds", "patch", "stain"]].tolist() == ["3, 4", 100, 50]
     assert np.isnan(shares.loc["λ = 0.3", "scratch"])
     assert shares.loc["noise grain 16", "scratch"] == 12.5
     drawn = mechanism.passed_figure(shares.reset_index()).axes[0]
     assert [text.get_text() for text in drawn.get_yticklabels()] == shares.index.tolist()
     assert {line.get_label(): list(line.get_xdata())[1] for line in drawn.get_lines()} == {
-        "transplant": 12.5, "stain": 12.5, "scratch": 12.5
+        "patch": 12.5, "stain": 12.5, "scratch": 12.5
     }  # fmt: skip
     error = {"defects": 6, "beside": 3, "normal": 2}
     base = "replication_image-size-128_width-16_t-max-40_epochs-40"
@@ -378,9 +378,9 @@ def test_tables_from_records(results: Path) -> None:
             training={"epochs": 40, "stopped": "epochs", "by": by and {"variant": by}},
         )  # fmt: skip
     less, at_test = mechanism.at_test_table(results).to_dict("records")
-    assert (less["run"], less["seeds"], less["stain"]) == ("λ = 0.2", "5", "30→20")
+    assert (less["run"], less["which seeds"], less["stain"]) == ("λ = 0.2", "5", "30→20")
     assert at_test == {
-        "category": "Metal Plate", "run": "λ = 0.3", "seeds": "5, 6", "transplant": "100→100",
+        "category": "Metal Plate", "run": "λ = 0.3", "which seeds": "5, 6", "patch": "100→100",
         "stain": "50→26", "scratch": "", "ratio": "2.0→1.5", "images": "50→26",
         "pixels": "90→90", "AUPRO": "80→80",
     }  # fmt: skip

@@ -315,7 +315,8 @@ def margins_table(results: Path) -> pd.DataFrame:
                 for name, value in found.items()
             }
             rows.append(named | {"score": score} | texts)
-    return pd.DataFrame(rows)
+    # A network whose score was taken in two ways has two records, and every score in each
+    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 
 def hidden_table(found: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,6 @@ from n2n.analysis.selection import (
 from n2n.analysis.sensitivity import BASE, in_study, run_label, variant_label
 from n2n.records import Record
 from n2n.settings import DETECTION, OF_MNET, Settings, changes
-from n2n.synthetic import KINDS
 
 # By `mechanism_table`, and how each is called there
 VARIED: dict[str, tuple[str, ...]] = {
@@ -32,7 +31,8 @@ VARIED: dict[str, tuple[str, ...]] = {
     "pixels per side": ("image_size",),
 }
 
-_AT_TEST = (*KINDS, "ratio", "images", "pixels", "AUPRO")  # measured by `at_test_table`
+SHOWN = {"transplant": "patch", "stain": "stain", "scratch": "scratch"}  # of synthetic defects
+_AT_TEST = (*SHOWN.values(), "ratio", "images", "pixels", "AUPRO")  # measured by `at_test_table`
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
@@ -83,14 +83,19 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     from ``base`` in the noise, the learning rate or the attention modules alone.
     """
     rows = []
-    varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "attention")
+    varied = (*VARIED["grain of the noise"], "learning_rate", "noise", "attention")
     for name, record in varied_runs(results, base, *varied):
         if "passed_defects" in record.content:
             run = run_label(changes(record.settings, base), base)
-            passed = record.content["passed_defects"]
-            shares = {kind: 100 * passed[kind] for kind in KINDS}
-            rows.append({"category": name, "run": run, "seed": record.key.seed} | shares)
-    return means_over_seeds(pd.DataFrame(rows, columns=["category", "run", "seed", *KINDS]))
+            rows.append({"category": name, "run": run, "seed": record.key.seed} | _passed(record))
+    columns = ["category", "run", "seed", *SHOWN.values()]
+    return means_over_seeds(pd.DataFrame(rows, columns=columns))
+
+
+def _passed(record: Record) -> dict[str, float]:
+    """How much of each kind of synthetic defect passes, in percent; NaN where it was not asked."""
+    passed = record.content.get("passed_defects", {})
+    return {name: 100 * passed.get(kind, np.nan) for kind, name in SHOWN.items()}
 
 
 def passed_figure(found: pd.DataFrame) -> Figure:
@@ -104,7 +109,9 @@ def passed_figure(found: pd.DataFrame) -> Figure:
     for axes, category in zip(grid[0], categories, strict=False):
         part = found[found["category"] == category].set_index("run")
         rows = [runs.index(run) for run in part.index]
-        for kind, colour, marker in zip(KINDS, (ANOMALOUS, NORMAL, PAPER), "osD", strict=True):
+        for kind, colour, marker in zip(
+            SHOWN.values(), (ANOMALOUS, NORMAL, PAPER), "osD", strict=True
+        ):
             axes.plot(part[kind], rows, marker, color=colour, ms=7, label=kind)
         axes.set(xlim=(-3, 103), title=category, yticks=range(len(runs)))
         axes.set_yticklabels(runs)
@@ -158,10 +165,9 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
 
 
 def _at_test(record: Record) -> dict[str, float]:
-    content = record.content
-    passed, error = content.get("passed_defects", {}), content["reconstruction"]["absolute"]
+    error = record.content["reconstruction"]["absolute"]
     values = (
-        *(100 * passed.get(kind, np.nan) for kind in KINDS),
+        *_passed(record).values(),
         error["defects"] / error["beside"],
         100 * record.metric("image"),
         100 * record.metric("pixel"),

@@ -100,7 +100,7 @@ def means_over_seeds(frame: pd.DataFrame, digits: int | None = 1) -> pd.DataFram
     groups = frame.groupby(list(frame.columns[:place]), sort=False)
     means = groups[list(frame.columns[place + 1 :])].agg(lambda values: values.mean(skipna=False))
     means = means if digits is None else means.round(digits)
-    means.insert(0, "seeds", groups["seed"].agg(_named))
+    means.insert(0, "which seeds", groups["seed"].agg(_named))
     return means.reset_index()
 
 
