@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n.settings import InputFilter
+from n2n.settings import Settings
 
-LEVELS = 4  # resolutions: 1, 1/2, 1/4 and 1/8; as many as the four maps of Section 3.2.2
+LEVELS = 4  # resolutions of the U-Net, as many as the paper's network has
 REDUCTION, LEAST = 8, 4  # squeeze and excitation: an eighth of the channels, but four at least
 
 
@@ -142,70 +142,42 @@ class Up(nn.Sequential):
 class MNet(nn.Module):
     """The reconstruction network of Figure 2: noisy images on [-1, 1] to images on [-1, 1].
 
-    Args:
-        width: channels at full resolution; they double at each halving.
-        attention: False replaces every residual attention module by a 1x1 convolution, as the
-            ablation of Table 5 does.
-        global_residual: add the input to the output, as SRMNet does; the text does not mention it.
-        gate: of each residual attention module; see there.
-        identity: of each residual attention module.
-        levels: resolutions, each half of the one before.
-        blocks: residual attention modules in a row, at each place where there is one.
-        scaled_inputs: False leaves out the smaller copies of the image.
-        input_filter: what makes each from the one before, the mean of 2x2 pixels or the nearest of
-            them. A mean takes half of the noise with it, the nearest pixel keeps all.
-        shared_lift: False gives each of them a first convolution of its own.
-        skip_convolution: False hands the features of the encoder on as they are.
-        tanh: True puts a tanh behind the last convolution.
+    Its width, its depth and what else the text leaves open are named in `Settings`.
     """
 
-    def __init__(
-        self,
-        width: int = 32,
-        attention: bool = True,
-        global_residual: bool = False,
-        *,
-        gate: bool = True,
-        identity: bool = True,
-        levels: int = LEVELS,
-        blocks: int = 1,
-        scaled_inputs: bool = True,
-        input_filter: InputFilter = "mean",
-        shared_lift: bool = True,
-        skip_convolution: bool = True,
-        tanh: bool = False,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.global_residual = global_residual
-        self.scaled_inputs = scaled_inputs
-        self.input_filter = input_filter
-        self.tanh = tanh
+        self.settings = settings
+        width, levels = settings.width, settings.levels
 
         def block(inputs: int, outputs: int) -> nn.Module:
             first, *more = (
-                ResidualAttention(c, outputs, gate=gate, identity=identity)
-                if attention
-                else conv1x1(c, outputs)
-                for c in [inputs] + (blocks - 1) * [outputs]
+                ResidualAttention(
+                    c, outputs, gate=settings.attention_gate, identity=settings.attention_identity
+                )
+                if settings.attention
+                else conv1x1(c, outputs)  # Table 5
+                for c in [inputs] + (settings.blocks - 1) * [outputs]
             )
             return nn.Sequential(first, *more) if more else first
 
         channels = [width * 2**level for level in range(levels)]
         self.lift = conv3x3(3, width)
         self.encoder = nn.ModuleList(
-            block(c + width if level and scaled_inputs else c, c)
+            block(c + width if level and settings.scaled_inputs else c, c)
             for level, c in enumerate(channels)
         )
         self.down = nn.ModuleList(Down(c) for c in channels[:-1])
         # Made in any case, so that the rest begins with the same weights
         skips = [conv3x3(c, c) for c in channels[:-1]]
-        self.skip = nn.ModuleList(skips if skip_convolution else [nn.Identity() for _ in skips])
+        plain = [nn.Identity() for _ in skips]
+        self.skip = nn.ModuleList(skips if settings.skip_convolution else plain)
         self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
         self.decoder = nn.ModuleList(block(2 * c, c) for c in channels[:-1])
         self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
         self.fuse = SKFF(width, levels)
         self.output = conv3x3(width, 3)
-        own = 0 if shared_lift else levels - 1
+        own = 0 if settings.shared_lift else levels - 1
         # Made last, so that the rest begins with the same weights
         self.lift_scaled = nn.ModuleList(conv3x3(3, width) for _ in range(own))
 
@@ -216,9 +188,11 @@ class MNet(nn.Module):
         encoded = [features]
         for level, (down, encoder) in enumerate(zip(self.down, self.encoder[1:], strict=True)):
             features = down(features)
-            if self.scaled_inputs:
-                # A bilinear resize by one half is the mean of 2x2 pixels.
-                x = F.avg_pool2d(x, 2) if self.input_filter == "mean" else x[..., ::2, ::2]
+            if self.settings.scaled_inputs:
+                # A bilinear resize by one half is the mean of 2x2 pixels. It leaves half of the
+                # noise's deviation, the nearest pixel all of it.
+                mean = self.settings.input_filter == "mean"
+                x = F.avg_pool2d(x, 2) if mean else x[..., ::2, ::2]
                 lift = self.lift_scaled[level] if self.lift_scaled else self.lift
                 features = torch.cat([features, lift(x)], 1)
             features = encoder(features)
@@ -231,9 +205,9 @@ class MNet(nn.Module):
             branches.insert(0, self.head[level](features))
 
         reconstruction: Tensor = self.output(self.fuse(branches))
-        if self.tanh:
+        if self.settings.tanh:
             reconstruction = reconstruction.tanh()
-        return reconstruction + noisy if self.global_residual else reconstruction
+        return reconstruction + noisy if self.settings.global_residual else reconstruction
 
 
 class UNet(nn.Module):

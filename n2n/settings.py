@@ -78,7 +78,7 @@ class Settings:
     # Network (Section 3.2); its width, like its depth, is not given
     network: Literal["mnet", "unet"] = "mnet"  # unet: a plain one, for comparison
     width: int = 32  # channels at full resolution; doubles at each halving
-    levels: int = 4  # resolutions, each half of the one before
+    levels: int = 4  # resolutions, each half of the one before; as many as the maps of 3.2.2
     blocks: int = 1  # residual attention modules in a row
     scaled_inputs: bool = True  # False: the image enters at full size alone
     input_filter: InputFilter = "mean"  # of 2x2 pixels; nearest: one of them, noise and all

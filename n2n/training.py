@@ -56,24 +56,7 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
     """The untrained network of a seed, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = (
-            UNet(settings.width)
-            if settings.network == "unet"
-            else MNet(
-                settings.width,
-                settings.attention,
-                settings.global_residual,
-                gate=settings.attention_gate,
-                identity=settings.attention_identity,
-                levels=settings.levels,
-                blocks=settings.blocks,
-                scaled_inputs=settings.scaled_inputs,
-                input_filter=settings.input_filter,
-                shared_lift=settings.shared_lift,
-                skip_convolution=settings.skip_convolution,
-                tanh=settings.tanh,
-            )
-        )
+        network = UNet(settings.width) if settings.network == "unet" else MNet(settings)
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from n2n.network import LEVELS, SKFF, Down, GlobalMean, MNet, ResidualAttention, Up
+from n2n.settings import make_settings
 
 WIDTH = 8
 
@@ -21,9 +22,9 @@ def image(*shape: int, seed: int = 0, dtype=torch.float32) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
 
 
-def make(width: int = WIDTH, attention: bool = True, seed: int = 0) -> MNet:
+def make(seed: int = 0, **changes) -> MNet:
     torch.manual_seed(seed)
-    return MNet(width, attention)
+    return MNet(make_settings(**{"width": WIDTH} | changes))
 
 
 # ---- A second implementation, in elementary operations on the named weights
@@ -152,8 +153,7 @@ def test_network_is_its_description(attention, size):
     ],
 )  # fmt: skip
 def test_other_networks_are_their_description(attention, changes):
-    torch.manual_seed(0)
-    network = MNet(WIDTH, attention, **changes).double()
+    network = make(attention=attention, **changes).double()
     x = image(2, 3, 32, 16, dtype=torch.float64)
     told = {
         name: changes[name] for name in ("scaled_inputs", "input_filter", "tanh") & changes.keys()
@@ -168,10 +168,7 @@ def test_other_networks_are_their_description(attention, changes):
 
 
 def test_own_first_convolutions_leave_the_other_weights_alone():
-    torch.manual_seed(0)
-    shared = MNet(WIDTH).state_dict()
-    torch.manual_seed(0)
-    own = MNet(WIDTH, shared_lift=False).state_dict()
+    shared, own = make().state_dict(), make(shared_lift=False).state_dict()
     assert own.keys() - shared.keys() == {
         f"lift_scaled.{level}.{name}" for level in range(LEVELS - 1) for name in ("weight", "bias")
     }
@@ -181,7 +178,7 @@ def test_own_first_convolutions_leave_the_other_weights_alone():
 @pytest.mark.parametrize(("input_filter", "kept"), [("mean", 0.5), ("nearest", 1.0)])
 def test_what_a_smaller_input_keeps_of_the_noise(input_filter, kept):
     """Each halving by the mean leaves half of the noise's deviation, by the nearest pixel all."""
-    network = MNet(WIDTH, input_filter=input_filter)
+    network = make(input_filter=input_filter)
     seen: list[Tensor] = []
     network.lift.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     with torch.no_grad():
@@ -192,10 +189,7 @@ def test_what_a_smaller_input_keeps_of_the_noise(input_filter, kept):
 
 
 def test_plain_skips_leave_the_other_weights_alone():
-    torch.manual_seed(0)
-    whole = MNet(WIDTH).state_dict()
-    torch.manual_seed(0)
-    plain = MNet(WIDTH, skip_convolution=False).state_dict()
+    whole, plain = make().state_dict(), make(skip_convolution=False).state_dict()
     assert set(whole) - set(plain) == {name for name in whole if name.startswith("skip.")}
     assert all(torch.equal(plain[name], whole[name]) for name in plain)
 
@@ -217,10 +211,9 @@ def test_residual_attention_is_its_description(inputs, outputs):
 @pytest.mark.parametrize("missing", ["identity", "attention"])
 def test_a_part_of_the_module_goes_without_the_rest(missing):
     """Without the identity the gated pathway is left; without the gate its weight is one."""
-    torch.manual_seed(1)
-    whole = dict(MNet(WIDTH).named_parameters())
-    torch.manual_seed(1)
-    network = MNet(WIDTH, gate=missing != "attention", identity=missing != "identity")
+    whole = dict(make(1).named_parameters())
+    switch = "attention_gate" if missing == "attention" else "attention_identity"
+    network = make(1, **{switch: False})
     other = dict(network.named_parameters())
     assert other.keys() == {name for name in whole if missing not in name.split(".")}
     assert all(torch.equal(whole[name], weights) for name, weights in other.items())
@@ -298,7 +291,7 @@ def test_parameters_and_operations(width, attention, parameters, gigaflops):
         gigaflops, abs=5e-4
     )
     with torch.device("meta"):
-        network = MNet(width, attention)
+        network = MNet(make_settings(width=width, attention=attention))
         counter = FlopCounterMode(display=False)
         with counter:
             network(torch.empty(1, 3, 256, 256))
@@ -580,7 +573,7 @@ def without_pooling(network: MNet) -> MNet:
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize("side", [64, 256])
 def test_global_means_show_every_pixel_the_whole_image(attention, side):
-    assert field(make(4, attention).double(), side).all()
+    assert field(make(width=4, attention=attention).double(), side).all()
 
 
 @pytest.mark.parametrize(
@@ -588,8 +581,8 @@ def test_global_means_show_every_pixel_the_whole_image(attention, side):
 )
 def test_convolutions_alone_see_a_square(attention, first, last):
     """102 pixels a side, so all of an image of 64; without attention modules 48."""
-    seen = field(without_pooling(make(4, attention).double()), 256)
+    seen = field(without_pooling(make(width=4, attention=attention).double()), 256)
     assert seen.any(0).nonzero()[[0, -1], 0].tolist() == [first, last]
     assert seen.any(1).nonzero()[[0, -1], 0].tolist() == [first, last]
-    small = field(without_pooling(make(4, attention).double()), 64)
+    small = field(without_pooling(make(width=4, attention=attention).double()), 64)
     assert small.all() == attention
