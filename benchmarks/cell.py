@@ -24,9 +24,9 @@ from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import name_of, now, provenance, write_table
-from benchmarks.loss import ALPHA, C1, C2, SIGMAS, dense, window
+from benchmarks.loss import dense, dense_map
 from n2n import demo_data
-from n2n.corruption import corrupt, draw_noise, fixed_noise, to_unit
+from n2n.corruption import corrupt, draw_noise, fixed_noise
 from n2n.data import decode_image, list_category
 from n2n.device import choose_device
 from n2n.plan import Run
@@ -47,23 +47,6 @@ class Images(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         pixels = decode_image(self.paths[index], self.size)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 127.5 - 1
-
-
-def dense_map(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The map whose mean `benchmarks.loss.dense` is."""
-    x, y = to_unit(x), to_unit(y)
-    masks = torch.stack([torch.outer(w, w) for w in (window(s, 16, x) for s in SIGMAS)])
-    masks = masks[:, None].repeat(3, 1, 1, 1)
-
-    def blur(image: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(image, masks, padding=16, groups=3).unflatten(1, (3, len(SIGMAS)))
-
-    mu_x, mu_y = blur(x), blur(y)
-    variances = blur(x * x) - mu_x**2 + blur(y * y) - mu_y**2
-    cs = (2 * (blur(x * y) - mu_x * mu_y) + C2) / (variances + C2)
-    mu_x, mu_y = mu_x[:, :, -1], mu_y[:, :, -1]
-    similarity = cs.prod(2) * (2 * mu_x * mu_y + C1) / (mu_x**2 + mu_y**2 + C1)
-    return (ALPHA * (1 - similarity) + (1 - ALPHA) * blur((x - y).abs())[:, :, -1]).mean(1)
 
 
 def usual(

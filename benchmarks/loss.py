@@ -51,7 +51,7 @@ def combined(x: Tensor, y: Tensor, blur: Callable[[Tensor, float], Tensor]) -> T
     return (ALPHA * (1 - similarity) + (1 - ALPHA) * absolute).mean()
 
 
-def dense(x: Tensor, y: Tensor) -> Tensor:
+def dense_map(x: Tensor, y: Tensor) -> Tensor:
     """33x33 taps for every sigma, all sigmas of a channel in one grouped convolution."""
     x, y = to_unit(x), to_unit(y)
     masks = torch.stack([torch.outer(w, w) for w in (window(s, 16, x) for s in SIGMAS)])
@@ -67,7 +67,11 @@ def dense(x: Tensor, y: Tensor) -> Tensor:
     cs = (2 * covariance + C2) / (variances + C2)
     mu_x, mu_y = mu_x[:, :, -1], mu_y[:, :, -1]
     similarity = cs.prod(2) * (2 * mu_x * mu_y + C1) / (mu_x**2 + mu_y**2 + C1)
-    return (ALPHA * (1 - similarity) + (1 - ALPHA) * blur((x - y).abs())[:, :, -1]).mean()
+    return (ALPHA * (1 - similarity) + (1 - ALPHA) * blur((x - y).abs())[:, :, -1]).mean(1)
+
+
+def dense(x: Tensor, y: Tensor) -> Tensor:
+    return dense_map(x, y).mean()
 
 
 def separable(x: Tensor, y: Tensor) -> Tensor:

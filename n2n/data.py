@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from n2n.errors import N2NError, reason
+from n2n.errors import N2NError, reason, write_errors
 from n2n.files import cores, write_whole
 from n2n.settings import MaskRule, Resize
 
@@ -551,10 +551,6 @@ def _read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
+    mend = "free some space or choose another --results folder"
+    with write_errors(f"The decoded images {path}", mend, (OSError, RuntimeError)):
         write_whole(path, lambda file: torch.save(tensors, file))
-    except (OSError, RuntimeError) as error:
-        raise N2NError(
-            f"The decoded images cannot be kept in {path.parent} ({reason(error)}); free some "
-            "space or choose another --results folder."
-        ) from error

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from n2n.errors import N2NError, reason
+from n2n.errors import N2NError, write_errors
 from n2n.files import cores
 
 VERSION = 1  # of the images; a change that alters a pixel increases it
@@ -488,7 +488,8 @@ def generate(
     workers = workers or min(cores(), 8)
 
     root = directory / "demo"
-    try:
+    mend = "free some space or choose another directory"
+    with write_errors(f"The demonstration data {root}", mend):
         present = _complete(root, made)
         missing = [category for category in wanted if category not in present]
         if not missing and progress:
@@ -509,9 +510,4 @@ def generate(
                     os.rename(unfinished, root / category)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise N2NError(
-            f"The demonstration data cannot be written to {root} ({reason(error)}); "
-            "free some space or choose another directory."
-        ) from error
     return root

@@ -1,5 +1,8 @@
 """The one exception that a user is meant to read."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class N2NError(Exception):
     """Something outside the program is wrong: a folder, a file, a value, the machine.
@@ -12,6 +15,26 @@ class N2NError(Exception):
 def reason(error: Exception) -> str:
     """What the system says in words, without its number and without the path named again."""
     return getattr(error, "strerror", None) or str(error)
+
+
+@contextlib.contextmanager
+def write_errors(
+    what: object, mend: str, kinds: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Turn a full disk or a folder that must not be written into one sentence.
+
+    Args:
+        what: cannot be written.
+        mend: what to do about it, without a full stop.
+        kinds: what the writer raises; PyTorch raises a `RuntimeError`, too.
+
+    Raises:
+        N2NError: in their place.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise N2NError(f"{what} cannot be written ({reason(error)}); {mend}.") from error
 
 
 class BusyError(N2NError):

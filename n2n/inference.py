@@ -16,7 +16,7 @@ from PIL import Image
 from n2n.data import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
-from n2n.errors import N2NError, reason
+from n2n.errors import N2NError, write_errors
 from n2n.experiment import load_network
 from n2n.files import write_whole
 from n2n.records import RECORD
@@ -69,10 +69,8 @@ def detect_files(
     decoded = np.stack(
         [decode_image(path, settings.image_size, settings.resize) for path in images]
     )
-    try:
+    with write_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent
-    except OSError as failed:
-        raise _unwritable(out, failed) from failed
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
     found = detect(network, pixels, settings, where, dtype, expected=expected)
     scores = image_scores(found.scored)[settings.image_score].numpy()
@@ -85,15 +83,13 @@ def detect_files(
         }
     )
     colours = matplotlib.colormaps["magma"]
-    try:
+    with write_errors(out, "choose another --out"):
         for (heat, marked), image, error in zip(pictures, decoded, found.maps.numpy(), strict=True):
             _save(colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True), heat)
             _save(overlay(image, error > threshold["pixel"]), marked)
         write_whole(
             out / "scores.csv", lambda file: table.to_csv(file, index=False, float_format="%.9g")
         )
-    except OSError as failed:
-        raise _unwritable(out, failed) from failed
     return table
 
 
@@ -107,7 +103,3 @@ def overlay(image: NDArray[np.uint8], predicted: NDArray[np.bool_]) -> NDArray[n
 def _save(picture: NDArray[np.uint8], path: Path) -> None:
     colours = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
     write_whole(path, lambda file: colours.save(file, "PNG"))
-
-
-def _unwritable(out: Path, error: OSError) -> N2NError:
-    return N2NError(f"{out} cannot be written ({reason(error)}); choose another --out.")

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from n2n.baselines.settings import BaselineSettings
-from n2n.errors import BusyError, N2NError, reason
+from n2n.errors import BusyError, N2NError, write_errors
 from n2n.settings import Settings, settings_from_dict
 
 if TYPE_CHECKING:
@@ -157,18 +157,15 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
         N2NError: where the folder cannot be written.
     """
     path = key.work(results).with_suffix(".lock")
-    try:
+    with write_errors(f"The folder {path.parent}", "choose another --results"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path).acquire(timeout=1)  # `n2n status` may look at it just now
-    except Timeout as error:
-        raise BusyError(
-            f"Another process is at work on {key.folder(results)}; wait for it, or stop it first."
-        ) from error
-    except OSError as error:
-        raise N2NError(
-            f"The folder {path.parent} cannot be written ({reason(error)}); choose "
-            "another --results."
-        ) from error
+        try:
+            lock = FileLock(path).acquire(timeout=1)  # `n2n status` may look at it just now
+        except Timeout as error:
+            raise BusyError(
+                f"Another process is at work on {key.folder(results)}; wait for it, or stop it "
+                "first."
+            ) from error
     commit()  # what runs from here on, whatever is there when the record is written
     with lock:  # its file stays: deleting it would let two others hold two files of one name
         failed = key.work(results) / FAILED
@@ -248,22 +245,19 @@ def write_record(
     """
     target = key.folder(results)
     temporary = key.work(results) / f"record.{os.getpid()}.tmp"
+    if (target / RECORD).exists():
+        raise N2NError(f"There is a record in {target} already; delete it to run it again.")
+    text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
+    mend = "free some space or choose another --results folder, and start the same command again"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        if (target / RECORD).exists():
-            raise N2NError(f"There is a record in {target} already; delete it to run it again.")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_files(temporary)
-        text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
-        (temporary / RECORD).write_text(text + "\n")
-        shutil.rmtree(target, ignore_errors=True)  # without a record it was none
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(temporary, target)
-    except (OSError, RuntimeError) as error:
-        raise N2NError(
-            f"The record {target} cannot be written ({reason(error)}); free some space or "
-            "choose another --results folder, and start the same command again."
-        ) from error
+        with write_errors(f"The record {target}", mend, (OSError, RuntimeError)):
+            temporary.mkdir(parents=True)
+            write_files(temporary)
+            (temporary / RECORD).write_text(text + "\n")
+            shutil.rmtree(target, ignore_errors=True)  # without a record it was none
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(key.work(results), ignore_errors=True)  # its checkpoint is needed no more

@@ -26,7 +26,7 @@ from n2n.device import (
     out_of_memory,
     precision_context,
 )
-from n2n.errors import N2NError, reason
+from n2n.errors import N2NError, reason, write_errors
 from n2n.files import write_whole
 from n2n.loss import total_loss
 from n2n.network import MNet, UNet
@@ -438,14 +438,9 @@ class _State:
             "history": self.history,
             "commits": self.commits,
         }
-        try:
+        mend = "free some space or choose another --results folder; the one before it is kept"
+        with write_errors(f"The checkpoint {path}", mend, (OSError, RuntimeError)):
             write_whole(path, lambda file: torch.save(state, file))
-        except (OSError, RuntimeError) as error:
-            raise N2NError(
-                f"The checkpoint {path} cannot be written ({reason(error)}); "
-                "free some space or choose another --results folder. "
-                "The checkpoint before it is kept."
-            ) from error
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""

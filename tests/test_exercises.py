@@ -37,8 +37,8 @@ def test_each_kind_is_set_against_all_good_images(tmp_path: Path) -> None:
     # Dents against 1 and 2 by the maximum: 3 wins twice, 0 never; by the top 1 %: 3 ties with 3
     # and loses against 4, 5 wins twice
     assert by_kind(tmp_path).to_numpy().tolist() == [
-        ["plate", "dent", 2, 50.0, 0.0, 62.5],
-        ["plate", "rust", 1, 100.0, 100.0, 0.0],
+        ["plate", "dent", 2, "0", 50.0, 0.0, 62.5],
+        ["plate", "rust", 1, "0", 100.0, 100.0, 0.0],
     ]
     second = SCORES.replace("d,dent,1,0,0,5", "d,dent,1,3,0,5")
     write(

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from n2n.analysis.confounds import of_each_kind
-from n2n.analysis.selection import varied_runs
+from n2n.analysis.selection import means_over_seeds, varied_runs
 from n2n.metrics import NAMES
 from n2n.records import Record
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings
@@ -49,19 +49,19 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
     return table.reset_index()
 
 
-def by_kind(
-    results: Path, *varied: str, base: Settings = DEMO, category: str | None = None
-) -> pd.DataFrame:
+def by_kind(results: Path, *varied: str, category: str | None = None) -> pd.DataFrame:
     """AUROC of images (percent) for each kind of defect, by each image score.
 
-    Each kind is set against all good images. The runs are those with the settings of ``base``, and
-    those that differ from it in the settings ``varied`` alone, each a column; means over the seeds.
+    Each kind is set against all good images. The runs are those of the preset `demo`, and those
+    that differ from it in the settings ``varied`` alone, each a column; means over the seeds.
     """
-    rows: list[dict[str, Any]] = []
-    for name, record in varied_runs(results, base, *varied, category=category):
-        own = {"category": name} | _values(record, varied)
-        rows += [own | kind for kind in of_each_kind(record, IMAGE_SCORES)]
-    return _mean_of_seeds(rows, IMAGE_SCORES)
+    rows = [
+        {"category": name, "seed": record.key.seed} | _values(record, varied) | kind
+        for name, record in varied_runs(results, DEMO, *varied, category=category)
+        for kind in of_each_kind(record, IMAGE_SCORES)
+    ]
+    columns = ["category", *_names(varied), "defect", "images", "seed", *IMAGE_SCORES]
+    return means_over_seeds(pd.DataFrame(rows, columns=columns))
 
 
 def beside_untrained(
@@ -69,11 +69,11 @@ def beside_untrained(
 ) -> pd.DataFrame:
     """Pixel-level metrics (percent) of the trained network, the untrained, and of no network.
 
-    The runs are those of `by_kind`; means over the seeds.
+    The runs are those of `by_kind`, with ``base`` in place of the preset; means over the seeds.
     """
     rows = []
     for name, record in varied_runs(results, base, *varied, category=category):
-        own = {"category": name} | _values(record, varied)
+        own = {"category": name, "seed": record.key.seed} | _values(record, varied)
         maps = {
             "trained": record.content["metrics"],
             "untrained": record.content["untrained"],
@@ -83,19 +83,17 @@ def beside_untrained(
         for which, found in maps.items():
             shown = {NAMES[metric]: 100 * found["pixel"][metric] for metric in SHOWN}
             rows.append(own | {"map": which} | shown)
-    return _mean_of_seeds(rows, [NAMES[metric] for metric in SHOWN])
+    columns = ["category", *_names(varied), "map", "seed", *(NAMES[metric] for metric in SHOWN)]
+    return means_over_seeds(pd.DataFrame(rows, columns=columns))
+
+
+def _names(varied: Sequence[str]) -> list[str]:
+    return [setting.replace("_", " ") for setting in varied]
 
 
 def _values(record: Record, varied: Sequence[str]) -> dict[str, Any]:
-    return {setting.replace("_", " "): getattr(record.settings, setting) for setting in varied}
-
-
-def _mean_of_seeds(rows: list[dict[str, Any]], values: Sequence[str]) -> pd.DataFrame:
-    """One row for those that differ in nothing but these columns, whose mean it has."""
-    if not rows:
-        return pd.DataFrame()
-    by = [name for name in rows[0] if name not in values]
-    return pd.DataFrame(rows).groupby(by, sort=False).mean().round(1).reset_index()
+    values = (getattr(record.settings, setting) for setting in varied)
+    return dict(zip(_names(varied), values, strict=True))
 
 
 def _errors(record: Record) -> dict[str, float]:

@@ -21,7 +21,7 @@ import pandas as pd
 from n2n.analysis import figures
 from n2n.analysis.markup import to_markdown
 from n2n.analysis.selection import matching_records, runs_of, wanted_settings
-from n2n.errors import N2NError, reason
+from n2n.errors import write_errors
 from n2n.files import write_text, write_whole
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, find_records
@@ -351,38 +351,30 @@ def write_tables(
     Raises:
         N2NError: where the folder cannot be written.
     """
-    try:
-        return _write_tables(tables, out, preset)
-    except OSError as error:
-        raise N2NError(f"{out} cannot be written ({reason(error)}); choose another folder.") from (
-            error
-        )
-
-
-def _write_tables(tables: dict[int, pd.DataFrame], out: Path, preset: str) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for table, cells in tables.items():
-        csv = out / f"table{table}.csv"
-        folders = [" ".join(run.folder.as_posix() for run in runs) for runs in cells["runs"]]
-        frame = cells.drop(columns=["short", "runs"]).assign(records=folders)
-        write_text(csv, frame.to_csv(index=False, float_format="%.4f"))
-        text = f"**Table {table}. {TITLES[table]}.** Paper against preset `{preset}`.\n\n"
-        markdown = out / f"table{table}.md"
-        write_text(markdown, text + to_markdown(ours_beside_paper(cells)))
-        written += [csv, markdown]
-    checks = audit()
-    fails = checks[~checks["holds"]].drop(columns="holds")
-    figures.style()
-    overview = out / "overview.svg"
-    drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
-    write_whole(overview, lambda file: drawn.savefig(file, format="svg"))
-    written.append(overview)
-    parts = {"summary": summary(tables), "audit": fails, "coverage": coverage(tables)}
-    for name, frame in parts.items():
-        path = out / f"{name}.md"
-        write_text(path, to_markdown(frame))
-        written.append(path)
+    with write_errors(out, "choose another folder"):
+        out.mkdir(parents=True, exist_ok=True)
+        written = []
+        for table, cells in tables.items():
+            csv = out / f"table{table}.csv"
+            folders = [" ".join(run.folder.as_posix() for run in runs) for runs in cells["runs"]]
+            frame = cells.drop(columns=["short", "runs"]).assign(records=folders)
+            write_text(csv, frame.to_csv(index=False, float_format="%.4f"))
+            text = f"**Table {table}. {TITLES[table]}.** Paper against preset `{preset}`.\n\n"
+            markdown = out / f"table{table}.md"
+            write_text(markdown, text + to_markdown(ours_beside_paper(cells)))
+            written += [csv, markdown]
+        checks = audit()
+        fails = checks[~checks["holds"]].drop(columns="holds")
+        figures.style()
+        overview = out / "overview.svg"
+        drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
+        write_whole(overview, lambda file: drawn.savefig(file, format="svg"))
+        written.append(overview)
+        parts = {"summary": summary(tables), "audit": fails, "coverage": coverage(tables)}
+        for name, frame in parts.items():
+            path = out / f"{name}.md"
+            write_text(path, to_markdown(frame))
+            written.append(path)
     return written
 
 
