@@ -49,9 +49,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     return max(2 * side**3 / fastest, operations / convolved)
 
 
-def bandwidth(device: torch.device, mebibytes: int = 512) -> float:
+def bandwidth(device: torch.device) -> float:
     """Bytes read and written per second by a copy: the best of ten."""
-    source = torch.ones(mebibytes * 2**18, device=device)
+    source = torch.ones(512 * 2**18, device=device)  # 512 MiB
     target = torch.empty_like(source)
     return (
         2 * source.nbytes / min(_seconds(lambda: target.copy_(source), device) for _ in range(10))

@@ -79,8 +79,6 @@ class Sample:
 class Listing:
     """The files of a category, in a fixed order."""
 
-    dataset: str
-    category: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
 
@@ -89,9 +87,6 @@ class Listing:
 class Category:
     """A category in memory, all images at one size."""
 
-    dataset: str
-    category: str
-    size: int
     train: Tensor  # uint8, (N, 3, S, S)
     test: Tensor  # uint8, (M, 3, S, S)
     masks: Tensor  # bool, (M, S, S)
@@ -302,9 +297,6 @@ def load_category(
         if stored is not None:
             _write_cache(stored, tensors)
     return Category(
-        dataset=dataset,
-        category=category,
-        size=size,
         **tensors,
         labels=torch.tensor([sample.mask is not None for sample in listing.test]),
         names=tuple(sample.name for sample in listing.test),
@@ -383,7 +375,7 @@ def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
         if not samples:
             mend = f"{SPLIT_FILE} must name some" if visa else f"put normal ones in {place}"
             problems.append(f"There is no {kind} image in {folder}; {mend}.")
-    return Listing(dataset, category, tuple(train), tuple(test)), problems
+    return Listing(tuple(train), tuple(test)), problems
 
 
 def _scan_mvtec(folder: Path, problems: list[str]) -> tuple[list[Sample], list[Sample]]:

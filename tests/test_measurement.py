@@ -45,7 +45,7 @@ def category() -> Category:
     masks[2:, 20:28, 30:38] = True
     test[2:, :, 20:28, 30:38] += 100
     return Category(
-        dataset="parts", category="square", size=64, train=train, test=test, masks=masks,
+        train=train, test=test, masks=masks,
         labels=torch.tensor([False, False, True, True]), names=("a", "b", "c", "d"),
         defects=("good", "good", "square", "square"), fingerprint="none",
     )  # fmt: skip

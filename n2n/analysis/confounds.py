@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from n2n.analysis.beyond import INGREDIENTS
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, new_figure
 from n2n.analysis.selection import (
     category_names,
     means_over_seeds,
@@ -352,7 +351,6 @@ def hidden_figure(found: pd.DataFrame) -> Figure:
     if parts:
         handles = parts[0][0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper right", ncols=3)
-    plt.close(figure)
     return figure
 
 
@@ -368,7 +366,6 @@ def kinds_figure(found: pd.DataFrame) -> Figure:
                 alpha=0.8, label=f"{kind} ({images})",
             )  # fmt: skip
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8)
-    plt.close(figure)
     return figure
 
 
@@ -382,10 +379,8 @@ def _detectors_figure(
     categories = list(dict.fromkeys(found["category"]))
     names = found.sort_values(best, ascending=False)["detector"]
     detectors = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("N2N"))[::-1]
-    figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(9, 1.2 + 0.3 * len(detectors)), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (9, 1.2 + 0.3 * len(detectors))
+    figure, grid = new_figure(1, max(len(categories), 1), size, sharey=True)
     parts = []
     for axes, category in zip(grid[0], categories, strict=False):
         part = found[found["category"] == category]

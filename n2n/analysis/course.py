@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, new_figure
 from n2n.analysis.selection import (
     category_names,
     of_the_same_seeds,
@@ -43,7 +43,7 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
 
 def trace_figure(results: Path, part: Part) -> Figure:
     """Detection and validation loss along the training, for each learning rate of the study."""
-    figure, columns = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    figure, (columns,) = new_figure(1, 3, (11, 3.4))
     rates = plt.get_cmap("viridis")
     chosen = [
         (record, trace)
@@ -78,7 +78,6 @@ def trace_figure(results: Path, part: Part) -> Figure:
     )
     columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
     figure.suptitle(label(part[1]))
-    plt.close(figure)
     return figure
 
 
@@ -91,9 +90,7 @@ def full_size_figure(results: Path, settings: Settings = PRESETS["replication"])
     }
     chosen = [(record, trace) for record, trace in traced(results) if record.key in shown]
     rows = max(-(-len(chosen) // 2), 1)
-    figure, grid = plt.subplots(
-        rows, 2, figsize=(9, 3.2 * rows), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, grid = new_figure(rows, 2, (9, 3.2 * rows), sharey=True)
     for axes in grid.flat[len(chosen) :]:
         axes.set_axis_off()
     for axes, (record, trace) in zip(grid.flat, chosen, strict=False):
@@ -110,7 +107,6 @@ def full_size_figure(results: Path, settings: Settings = PRESETS["replication"])
         axes.set_ylabel("AUROC, %")
     if chosen:
         grid[0, 0].legend(fontsize="small")
-    plt.close(figure)
     return figure
 
 
@@ -169,10 +165,7 @@ def _changed(record: Record) -> dict[str, Any]:
 def jumps_figure(found: pd.DataFrame) -> Figure:
     """The training loss of each training of `jumps` along its epochs, the wildest ones named."""
     categories = list(dict.fromkeys(found["category"]))
-    figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(9, 3.6), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    figure, grid = new_figure(1, max(len(categories), 1), (9, 3.6), sharey=True)
     wildest = found.sort_values("jump", ascending=False).index[:4]
     wild = dict(zip(wildest, plt.get_cmap("tab10")(range(4)), strict=False))
     for axes, category in zip(grid[0], categories, strict=False):
@@ -187,7 +180,6 @@ def jumps_figure(found: pd.DataFrame) -> Figure:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
     grid[0, 0].set_ylabel("training loss, Eq. (9)")
-    plt.close(figure)
     return figure
 
 

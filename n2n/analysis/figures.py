@@ -33,9 +33,23 @@ def style() -> None:
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 160, "figure.autolayout": False})
 
 
+def new_figure(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of so many inches and its axes, (rows, columns); see `plt.subplots`.
+
+    It is closed, so that a notebook shows it as the cell's value and not a second time.
+    """
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, layout="constrained", **options
+    )
+    plt.close(figure)
+    return figure, grid
+
+
 def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Training and validation loss of each epoch, with the learning rate beside them."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    figure, ((left, right),) = new_figure(1, 2, (9, 3))
     left.plot(history["epoch"], history["train_loss"], color=NORMAL, label="training")
     left.plot(history["epoch"], history["validation_loss"], color=ANOMALOUS, label="validation")
     left.axvline(best_epoch, color=PAPER, linestyle=":", label=f"kept: epoch {best_epoch}")
@@ -45,13 +59,12 @@ def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     right.set(xlabel="epoch", ylabel="learning rate", title="Learning rate")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plt.close(figure)
     return figure
 
 
 def score_histogram(scores: pd.DataFrame, column: str, threshold: float | None = None) -> Figure:
     """Image scores of normal and anomalous test images; one mark per image below."""
-    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    figure, ((axes,),) = new_figure(1, 1, (7, 3.2))
     kind = np.where(scores["anomalous"] == 1, "anomalous", "normal")
     palette = {"normal": NORMAL, "anomalous": ANOMALOUS}
     sns.histplot(
@@ -63,20 +76,18 @@ def score_histogram(scores: pd.DataFrame, column: str, threshold: float | None =
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
         axes.set_title("Image scores; dashed: largest score of held-out normal training images")
-    plt.close(figure)
     return figure
 
 
 def roc_curves(scores: pd.DataFrame, column: str, pixel_roc: pd.DataFrame, title: str) -> Figure:
     """ROC curves of the images and of the pixels."""
-    figure, axes = plt.subplots(figsize=(4.2, 4), layout="constrained")
+    figure, ((axes,),) = new_figure(1, 1, (4.2, 4))
     fpr, tpr = roc_curve(scores[column].to_numpy(), scores["anomalous"].to_numpy(dtype=bool))
     axes.plot(fpr, tpr, color=ANOMALOUS, label="images")
     axes.plot(pixel_roc["fpr"], pixel_roc["tpr"], color=NORMAL, label="pixels")
     axes.plot([0, 1], [0, 1], color=PAPER, linestyle=":", linewidth=1)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate", title=title, aspect="equal")
     axes.legend(loc="lower right")
-    plt.close(figure)
     return figure
 
 
@@ -91,12 +102,11 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     """
     shown = cells[cells["ours"].notna() & (cells["category"] != "average")].reset_index(drop=True)
     if shown.empty:
-        figure, axes = plt.subplots(figsize=(7, 0.8))
+        figure, ((axes,),) = new_figure(1, 1, (7, 0.8))
         axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
         axes.axis("off")
-        plt.close(figure)
         return figure
-    figure, axes = plt.subplots(figsize=(8, 0.34 * len(shown) + 1.4), layout="constrained")
+    figure, ((axes,),) = new_figure(1, 1, (8, 0.34 * len(shown) + 1.4))
     y = np.arange(len(shown))[::-1]
     verdicts = shown["verdict"].str.replace(r" \(.*\)", "", regex=True)
     for name, colour in VERDICT_COLOURS.items():
@@ -118,7 +128,6 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%), with 95 % interval", title=title)
     axes.set_ylim(-0.6, len(shown) - 0.4)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
-    plt.close(figure)
     return figure
 
 
@@ -126,10 +135,7 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
     """A panel per category: image AUROC over seconds of training; `baseline_tables.costs`."""
     categories = list(dict.fromkeys(costs["category"]))
     rows = max(math.ceil(len(categories) / 2), 1)
-    figure, grid = plt.subplots(
-        rows, 2, figsize=(10, 3.9 * rows), sharey=True, sharex=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    figure, grid = new_figure(rows, 2, (10, 3.9 * rows), sharey=True, sharex=True)
     colours = (OURS, NORMAL, "#56b4e9", "#cc79a7", ANOMALOUS, PAPER)
     families = dict(zip(FAMILIES, colours, strict=True))
     low = costs["auroc"].min() - 4 if len(costs) else 0
@@ -156,7 +162,6 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
             if (costs["family"] == name).any()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9)
-    plt.close(figure)
     return figure
 
 

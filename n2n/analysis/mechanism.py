@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin, new_figure
 from n2n.analysis.selection import (
     category_names,
     means_over_seeds,
@@ -102,10 +101,8 @@ def passed_figure(found: pd.DataFrame) -> Figure:
     """The shares of `passed_table`: a panel per category, a row per run, a point per kind."""
     categories = list(dict.fromkeys(found["category"]))
     runs = list(dict.fromkeys(found["run"]))
-    figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(9, 1.3 + 0.35 * len(runs)), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (9, 1.3 + 0.35 * len(runs))
+    figure, grid = new_figure(1, max(len(categories), 1), size, sharey=True)
     for axes, category in zip(grid[0], categories, strict=False):
         part = found[found["category"] == category].set_index("run")
         rows = [runs.index(run) for run in part.index]
@@ -122,7 +119,6 @@ def passed_figure(found: pd.DataFrame) -> Figure:
     )
     if categories:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    plt.close(figure)
     return figure
 
 
@@ -224,10 +220,8 @@ def quality_figure(results: Path) -> Figure:
     frame = pd.DataFrame(rows, columns=["category", "group", "name", "error", "image", "pixel"])
     several = frame.groupby("category")["image"].transform("size") > 1
     categories = list(dict.fromkeys(frame[several]["category"]))
-    figure, grid = plt.subplots(
-        1, max(len(categories), 1), figsize=(5.4 * max(len(categories), 1), 4.6), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    columns = max(len(categories), 1)
+    figure, grid = new_figure(1, columns, (5.4 * columns, 4.6), sharey=True)
     markers = {
         "as the base": "o", "other noise": "s", "another network": "X", "another loss": "^"
     }  # fmt: skip
@@ -256,7 +250,6 @@ def quality_figure(results: Path) -> Figure:
         figure.legend(
             *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
         )
-    plt.close(figure)
     return figure
 
 

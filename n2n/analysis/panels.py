@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from n2n.analysis.figures import new_figure
 from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import detect
@@ -198,21 +198,15 @@ def _first_of_each(defects: Sequence[str], kinds: Sequence[str] | None = None) -
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str], side: float) -> tuple[Figure, Any]:
-    """A figure of pictures, so many inches wide each, and its axes.
-
-    It is closed, so that a notebook shows it as the cell's value and not a second time.
-    """
-    figure, grid = plt.subplots(
-        len(rows), len(columns), figsize=(side * len(columns), side * len(rows) + 0.4),
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
+    """A figure of pictures, so many inches wide each, and its axes."""
+    size = (side * len(columns), side * len(rows) + 0.4)
+    figure, grid = new_figure(len(rows), len(columns), size)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     for axes, name in zip(grid[:, 0], rows, strict=True):
         axes.set_ylabel(name, fontsize=9)
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, fontsize=9)
-    plt.close(figure)
     return figure, grid
 
 

@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER
+from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
 from n2n.analysis.selection import category_names, own_records
 from n2n.metrics import bootstrap_difference
 from n2n.records import Part, Record, check_same_images
@@ -295,9 +294,8 @@ def effects_figure(found: pd.DataFrame) -> Figure:
         inside = variants[variants["topic"] == heading].sort_values("size", ascending=False)
         labels += [heading, *inside.index] if len(inside) else []
     at = {label: -row for row, label in enumerate(labels)}
-    figure, columns = plt.subplots(
-        1, len(LEVELS), figsize=(11, 1.2 + 0.25 * len(at)), sharey=True, layout="constrained"
-    )
+    size = (11, 1.2 + 0.25 * len(at))
+    figure, (columns,) = new_figure(1, len(LEVELS), size, sharey=True)
     for axes, level in zip(columns, LEVELS, strict=True):
         part = found[found["level"] == level]
         reach = _reach(part)
@@ -333,7 +331,6 @@ def effects_figure(found: pd.DataFrame) -> Figure:
             tick.set_fontweight("bold")
     if at:
         figure.legend(*columns[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    plt.close(figure)  # a notebook shows the value of its cell, and not a second copy
     return figure
 
 
