@@ -57,12 +57,12 @@ def is_there(run):
     """Whether a run can be a job: it is not left out while its images are not at hand."""
     if run.dataset == "demo" or DATA is None or (Path(DATA) / run.dataset / run.category).is_dir():
         return True
-    return (run.key.folder(home(run)) / RECORD).exists()
+    return run.key.is_finished(home(run))
 
 
 ALL = read_study(Path(STUDY)).runs
 RUNS = {str(run.key.folder(home(run))): run for run in ALL if is_there(run)}
-MISSING = {folder for folder in RUNS if not (Path(folder) / RECORD).exists()}
+MISSING = {folder for folder, run in RUNS.items() if not run.key.is_finished(home(run))}
 if absent := sorted({f"{r.dataset}/{r.category}" for r in ALL if not is_there(r)}):
     print(f"n2n: not in {DATA}, left out: {', '.join(absent)}", file=sys.stderr)
 for folder in MISSING:  # a record that was deleted is to be made again

@@ -39,10 +39,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def measure(changes: dict[str, int], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of a step of random images after two to warm up, and the peak of memory.
-
-    With a number of images, of an epoch after the first, its validation included.
-    """
+    """Median seconds of a step of random images after two to warm up, and the peak of memory."""
     settings = make_settings("replication", **(BASE | changes))
     dtype = choose_precision("auto", device)
     marks: list[float] = []

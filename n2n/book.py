@@ -16,10 +16,9 @@ from n2n import demo_data
 from n2n.analysis.selection import matching_records
 from n2n.analysis.tables import compare_all, write_tables
 from n2n.data import find_categories
-from n2n.errors import BusyError, N2NError
+from n2n.errors import BusyError, N2NError, say
 from n2n.notebooks import NOTEBOOKS, STUDY_PAGES, execute_notebook, page_title
 from n2n.paper import printed_cells
-from n2n.progress import say
 from n2n.records import Record, find_records
 from n2n.settings import budget, changes, make_settings
 

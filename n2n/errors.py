@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""What a user is told: one sentence where something is wrong, a line where work goes on."""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,3 +39,8 @@ def write_errors(
 
 class BusyError(N2NError):
     """Another process is at work on the same run."""
+
+
+def say(text: str) -> None:
+    """A line for who waits, in a terminal and in a notebook."""
+    print(f"n2n: {text}", flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from n2n.errors import N2NError
+from n2n.errors import N2NError, say
 from n2n.files import write_text
 
 STUDY_PAGES = (  # read records only
@@ -61,7 +61,7 @@ def execute_notebook(
     # papermill only warns, and a run of other settings would be recorded.
     if unknown := sorted(parameters.keys() - papermill.inspect_notebook(str(source)).keys()):
         raise N2NError(f"The notebook {source} has no parameter {unknown[0]!r}.")
-    print(f"n2n: running {source} -> {output}", flush=True)
+    say(f"running {source} -> {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

@@ -32,7 +32,7 @@ import yaml
 from n2n.baselines import settings as baseline_settings
 from n2n.baselines.settings import BaselineSettings, make_baseline_settings
 from n2n.errors import N2NError
-from n2n.records import RECORD, Part, Record, RunKey
+from n2n.records import Part, Record, RunKey
 from n2n.settings import (
     Settings,
     command_options,
@@ -124,7 +124,7 @@ class Study:
 
     def missing(self, results: Path) -> list[Run]:
         """The runs without a record."""
-        return [run for run in self.runs if not (run.key.folder(results) / RECORD).exists()]
+        return [run for run in self.runs if not run.key.is_finished(results)]
 
 
 def read_study(path: Path) -> Study:

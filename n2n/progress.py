@@ -9,7 +9,7 @@ from n2n.baselines.settings import BaselineSettings
 from n2n.data import EXPECTED_COUNTS
 from n2n.errors import N2NError
 from n2n.plan import Run, Study
-from n2n.records import CHECKPOINT, RECORD, WEIGHTS, Record, failure, is_running, read_record
+from n2n.records import CHECKPOINT, WEIGHTS, Record, failure, is_running, read_record
 
 STATES = ("done", "running", "failed", "begun", "missing")
 
@@ -32,7 +32,7 @@ def state(run: Run, results: Path) -> str:
     A run is 'running' where a process of this machine holds it; of other machines only the
     checkpoints are seen.
     """
-    if (run.key.folder(results) / RECORD).exists():
+    if run.key.is_finished(results):
         return "done"
     if is_running(run.key, results):
         return "running"
@@ -96,8 +96,3 @@ def _seconds(run: Run, results: Path) -> float | None:
         return float(record.content["provenance"]["wall_seconds"])
     except (N2NError, KeyError, TypeError, ValueError):
         return None
-
-
-def say(text: str) -> None:
-    """A line for who waits, in a terminal and in a notebook."""
-    print(f"n2n: {text}", flush=True)

@@ -86,6 +86,10 @@ class RunKey:
         """Where the finished record is."""
         return results / "runs" / self._relative()
 
+    def is_finished(self, results: Path) -> bool:
+        """Whether the record is there."""
+        return (self.folder(results) / RECORD).exists()
+
     def work(self, results: Path) -> Path:
         """Where the unfinished run keeps its checkpoint."""
         return results / "work" / self._relative()
@@ -184,9 +188,9 @@ def finished(
     key: RunKey, results: Path, precision: str = "auto", progress: bool = False
 ) -> Record | None:
     """The record of a run where it is there already, which is said on stderr."""
-    folder = key.folder(results)
-    if not (folder / RECORD).exists():
+    if not key.is_finished(results):
         return None
+    folder = key.folder(results)
     record = read_record(folder)
     if progress:
         origin = record.content.get("provenance", {})
@@ -245,7 +249,7 @@ def write_record(
     """
     target = key.folder(results)
     temporary = key.work(results) / f"record.{os.getpid()}.tmp"
-    if (target / RECORD).exists():
+    if key.is_finished(results):
         raise N2NError(f"There is a record in {target} already; delete it to run it again.")
     text = json.dumps({"schema": SCHEMA, **asdict(key), **_without_nan(content)}, indent=1)
     mend = "free some space or choose another --results folder, and start the same command again"

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from n2n.analysis.selection import matching_records, wanted_settings
 from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings
 from n2n.data import find_categories
-from n2n.errors import BusyError, N2NError
+from n2n.errors import BusyError, N2NError, say
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
-from n2n.progress import say, work_of
-from n2n.records import RECORD, find_records, is_running
+from n2n.progress import work_of
+from n2n.records import find_records, is_running
 from n2n.runs import make_record
 from n2n.settings import Settings, budget, make_settings
 
@@ -83,9 +83,7 @@ def missing_runs(
             done = {record.key.seed for record in there} if shown == settings.epochs else set()
             wanted = [Run(dataset, category, settings, seed) for seed in seeds]
             runs += [
-                run
-                for run in wanted
-                if run.seed not in done and not (run.key.folder(results) / RECORD).exists()
+                run for run in wanted if run.seed not in done and not run.key.is_finished(results)
             ]
     return runs
 

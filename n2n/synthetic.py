@@ -97,8 +97,8 @@ def _scratch(picture: Image, other: Image, rng: Generator) -> tuple[Image, Weigh
     return picture + rng.choice([-1.0, 1.0]) * rng.uniform(30, 90), weight
 
 
-def _place(side: int, rng: Generator) -> tuple[Image, Image, float, float]:
-    """Rows and columns of all pixels, and a point in the middle 80 % of the image."""
+def _place(side: int, rng: Generator) -> tuple[Weight, Weight, float, float]:
+    """Rows and columns of all pixels, (S, S) each, and a point in the middle 80 % of the image."""
     y, x = np.mgrid[:side, :side].astype(np.float64)
     cy, cx = rng.uniform(0.1, 0.9, 2) * side
     return y, x, cy, cx

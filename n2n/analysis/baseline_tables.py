@@ -43,13 +43,13 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     for cell in cells.itertuples():
         if (cell.dataset, cell.category) not in at_hand or cell.column not in methods:
             continue
-        own = methods[str(cell.column)].own
+        reported = methods[str(cell.column)].paper_backbone
         row = dict.fromkeys(columns, "") | {
             "category": label(str(cell.category)),
             "method": cell.column,
             "paper": cell.printed,
             "verdict": "not run",
-            "bring": brought(own) or "",
+            "bring": brought(reported) or "",
         }
         variants = runs.get((cell.dataset, cell.category, cell.column), {})
         rows += [
@@ -69,13 +69,13 @@ def _row(cell: Any, records: list[Record]) -> dict[str, Any]:
     values = [100 * record.metric(cell.level) for record in records]
     low, high = mean_interval(records, cell.level)
     ours = float(np.mean(values))
-    if settings["backbone"] != method.own:
+    if settings["backbone"] != method.paper_backbone:
         other = "other textures" if settings["method"] == "draem" else "another backbone"
         judged = {"verdict": other}
     else:
         short = settings.get("epochs", method.epochs) < method.epochs
-        own = BaselineSettings(**settings).own
-        found = verdict(cell.value, ours, low, high, short) if own else "other settings"
+        judgeable = BaselineSettings(**settings).standard
+        found = verdict(cell.value, ours, low, high, short) if judgeable else "other settings"
         judged = {"verdict": found, "bring": ""}
 
     def mean(part: str, name: str) -> float:
@@ -124,7 +124,7 @@ def costs(results: Path) -> pd.DataFrame:
             family(record.content["settings"]),
         )
         for record in records
-        if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).own
+        if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).standard
     }
     names = category_names(records)
     for dataset, category in names:

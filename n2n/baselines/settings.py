@@ -49,7 +49,7 @@ class Method:
 
     label: str  # as the tables' columns call it
     backbones: tuple[str, ...]  # or textures; the first one is the default
-    own: str  # the one its own paper reports with; another makes another method
+    paper_backbone: str  # the one its own paper reports with; another makes another method
     epochs: int = 0  # 0: nothing is trained by gradients
     batch_size: int = 8
     # Which of `n2n.detection.image_scores` its own image score comes nearest to; '': none
@@ -148,7 +148,7 @@ class BaselineSettings:
         return self.backbone
 
     @property
-    def own(self) -> bool:
+    def standard(self) -> bool:
         """Whether nothing but the budget and the backbone departs from the method's own values."""
         return self.changed().keys() <= {"epochs", "batch_size"}
 
