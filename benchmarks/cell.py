@@ -61,7 +61,8 @@ def usual(
         DataLoader(Images([train_paths[i] for i in part], size), batch, shuffle=shuffle)
         for part, shuffle in ((chosen, True), (held_out, False))
     ]
-    network = build_network(settings, 0, device).to(memory_format=torch.contiguous_format)
+    network = build_network(settings, 0, device)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         network.parameters(), settings.learning_rate, settings.betas, weight_decay=0.01
     )
@@ -97,10 +98,10 @@ def usual(
         for sample in listing.test:
             x0 = Images([sample.image], size)[0][None].to(device)
             noise = fixed_noise(settings).to(device)
-            error = dense_map(network(corrupt(x0, noise, settings.noise)), x0)
+            small = dense_map(network(corrupt(x0, noise, settings.noise)), x0)
             with Image.open(sample.image) as image:
                 own = image.size[::-1]
-            error = F.interpolate(error[None], own, mode="bilinear")[0, 0].cpu().numpy()
+            error = F.interpolate(small[None], own, mode="bilinear")[0, 0].cpu().numpy()
             mask = np.zeros(own, bool)
             if sample.mask is not None:
                 with Image.open(sample.mask) as drawn:

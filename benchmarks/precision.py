@@ -17,13 +17,12 @@ import torch
 from scipy import stats
 
 from benchmarks.common import name_of, now, provenance, write_table
+from n2n.analysis.panels import at_hand
 from n2n.analysis.sensitivity import BASE, variant_label
-from n2n.data import load_category
 from n2n.detection import detect
 from n2n.device import choose_device
-from n2n.experiment import load_network
 from n2n.measurement import aurocs
-from n2n.records import WEIGHTS, find_records
+from n2n.records import find_records
 from n2n.settings import PRESETS, changes
 
 REPLICATION = PRESETS["replication"]
@@ -33,24 +32,22 @@ HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
     """A row for each run and half precision: the change of each AUROC, and the seconds."""
     for record in find_records(results):
-        if record.key.method != "n2n" or not (record.folder / WEIGHTS).exists():
+        if record.key.method != "n2n":
             continue
-        network, settings, _, expected = load_network(record.folder, device)
-        images = load_category(
-            root, record.key.dataset, record.key.category, settings.image_size,
-            resize=settings.resize, mask_rule=settings.mask_rule,
-            cache=results / "work" / "images", progress=False,
-        )  # fmt: skip
+        run = at_hand(record, root, results, device.type)
+        if isinstance(run, str):  # no weights, or other images
+            continue
         found, seconds = {}, {}
         for precision in (torch.float32, *HALVES.values()):
             began = now(device)
             detected = detect(
-                network, images.test, settings, device, precision, expected=expected, progress=False
-            )
+                run.network, run.images.test, run.settings, device, precision,
+                expected=run.expected, progress=False,
+            )  # fmt: skip
             seconds[precision] = now(device) - began
-            found[precision] = aurocs(images, detected)
-        changed = changes(settings, REPLICATION)
-        run = (
+            found[precision] = aurocs(run.images, detected)
+        changed = changes(run.settings, REPLICATION)
+        name_of_run = (
             f"{record.key.category.replace('_', ' ')}, "
             f"{variant_label(changed) if changed else 'replication'}, seed {record.key.seed}"
         )
@@ -58,9 +55,9 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
             change = {
                 key: 100 * (found[half][key] - found[torch.float32][key]) for key in found[half]
             }
-            pixel, own = change.pop("pixel"), change.pop(f"image_{settings.image_score}")
+            pixel, own = change.pop("pixel"), change.pop(f"image_{run.settings.image_score}")
             yield {
-                "run": run,
+                "run": name_of_run,
                 "scored in": name,
                 "image, change": f"{own:+.3f}",
                 "pixel, change": f"{pixel:+.3f}",

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.nn.functional import conv2d
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -109,12 +108,10 @@ def step_seconds_and_share(
             step()
         now(device)
     events = profiler.events()
-    operators = [event for event in events if event.device_type == DeviceType.CPU]
+    operators = [event for event in events if event.device_type.name == "CPU"]
     inside = [e for e in operators if "conv" in e.name.lower() and not _within(e, "_MeanError")]
     if gpu:  # an operator's time there is that of its kernels, which are events of their own
-        kernels = [
-            e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation
-        ]
+        kernels = [e for e in events if e.device_type.name != "CPU" and not e.is_user_annotation]
         share = _total(inside, "self_device_time_total") / _total(kernels, "self_device_time_total")
     else:
         share = _total(inside, "self_cpu_time_total") / _total(operators, "self_cpu_time_total")

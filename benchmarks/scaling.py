@@ -171,17 +171,21 @@ def main() -> None:
             )
     rates = {}
     for runs in RUNS[device.type]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         started = [
-            subprocess.Popen([*program, json.dumps("run")], cwd=ROOT, **pipes) for _ in range(runs)
-        ]
-        if not all(run.stdout.readline() for run in started):
+            subprocess.Popen(
+                [*program, json.dumps("run")], cwd=ROOT, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True,
+            )
+            for _ in range(runs)
+        ]  # fmt: skip
+        if not all(run.stdout and run.stdout.readline() for run in started):
             print(f"{runs} runs at once do not fit; the series ends before.", file=sys.stderr)
             for run in started:
                 run.kill()
                 run.wait()
             break
         for run in started:
+            assert run.stdin is not None
             run.stdin.write("\n")
             run.stdin.flush()
         steps = sum(int(run.communicate()[0]) for run in started)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -55,9 +56,7 @@ def main() -> None:
         ("`import torch`", "import torch"),
     ):
         command = [sys.executable, "-c", code]
-        seconds, worked = timed(
-            lambda c=command: subprocess.run(c, check=True, capture_output=True)
-        )
+        seconds, worked = timed(partial(subprocess.run, command, check=True, capture_output=True))
         rows.append(
             {
                 "what": what,

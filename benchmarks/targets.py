@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -106,11 +107,15 @@ def targets(device: torch.device) -> Iterator[tuple[str, str, Callable[[], tuple
             ),
         )
     else:
+
+        def in_convolutions(precision: str) -> tuple[str, bool]:
+            return at_least(roofline(precision, "in convolutions"), 80, "{:.0f} %")
+
         for precision in ("float32", "bfloat16"):
             yield (
                 f"convolutions' share of a step, width 32, {precision}",
                 "at least 80 %",
-                lambda p=precision: at_least(roofline(p, "in convolutions"), 80, "{:.0f} %"),
+                partial(in_convolutions, precision),
             )
     yield (
         "a whole cell against the usual way",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from n2n.analysis.figures import new_figure
 from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
-from n2n.detection import detect
+from n2n.detection import Expected, detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
 from n2n.inference import overlay
@@ -35,6 +35,7 @@ class AtHand(NamedTuple):
     network: nn.Module
     settings: Settings
     threshold: float  # of a pixel's error
+    expected: Expected | None  # of a calibrated score
     device: torch.device
 
 
@@ -62,14 +63,14 @@ def at_hand(
             f"{record.folder.as_posix()} and run it again to draw them.*"
         )
     where = choose_device(device)
-    network, settings, threshold, _ = load_network(record.folder, where)
+    network, settings, threshold, expected = load_network(record.folder, where)
     images = load_category(
         Path(data), key.dataset, key.category, settings.image_size, resize=settings.resize,
         mask_rule=settings.mask_rule, cache=Path(results) / "work" / "images", progress=False,
     )  # fmt: skip
     if images.fingerprint != record.content["data"]["fingerprint"]:
         return f"*The images in {data} are not shown: this record was made with others.*"
-    return AtHand(record, images, network, settings, threshold["pixel"], where)
+    return AtHand(record, images, network, settings, threshold["pixel"], expected, where)
 
 
 def detection_panels(run: AtHand) -> Figure:
