@@ -79,10 +79,11 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """How much of each kind of synthetic defect passes the network, in percent.
 
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
-    from ``base`` in the noise, the learning rate or the attention modules alone.
+    from ``base`` in the noise, the learning rate, the attention modules or the smaller inputs alone.
     """
     rows = []
-    varied = (*VARIED["grain of the noise"], "learning_rate", "noise", "attention")
+    of_network = ("scaled_inputs", "input_filter", "attention")
+    varied = (*VARIED["grain of the noise"], "learning_rate", "noise", *of_network)
     for name, record in varied_runs(results, base, *varied):
         if "passed_defects" in record.content:
             run = run_label(changes(record.settings, base), base)
