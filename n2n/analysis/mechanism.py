@@ -79,7 +79,7 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """How much of each kind of synthetic defect passes the network, in percent.
 
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
-    from ``base`` in the noise, the learning rate, the attention modules or the smaller inputs alone.
+    from ``base`` in the noise, the learning rate, the attention or the smaller inputs alone.
     """
     rows = []
     of_network = ("scaled_inputs", "input_filter", "attention")
