@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "noise_mean": {0.0: "noise of mean 0"},
     "noise_octaves": {5: "five at once"},
     "noise_std": {1.0: "noise of deviation 1", 0.7071: "noise of variance 0.5"},
-    "map_sigma": {2.0: "map blurred by 2 pixels"},
+    "map_sigma": {2.0: "map blurred"},
     "image_score": {"max": "maximum score", "mean": "mean score"},
     "calibration": {"scores": "score calibrated"},
     "attention": {False: "without residual attention"},
@@ -324,7 +325,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
             xlim=(-1.1 * reach, 1.1 * reach),
             ylim=(0.7 - max(len(at), 1), 0.7),
         )
-        axes.set_yticks(list(at.values()), list(at))
+        axes.set_yticks(list(at.values()), [textwrap.fill(label, 40) for label in at])
         axes.grid(axis="y", alpha=0.4)
     for tick in columns[0].get_yticklabels():
         if tick.get_text() in (*TOPICS.values(), "Several"):
