@@ -79,14 +79,20 @@ def passed_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """How much of each kind of synthetic defect passes the network, in percent.
 
     See `n2n.measurement.passed_defects`. Means over the seeds of the runs that hold it and differ
-    from ``base`` in the noise, the learning rate, the attention or the smaller inputs alone.
+    from ``base`` in the noise, the learning rate, the attention or the smaller inputs alone; first
+    those that differ in lambda.
     """
-    rows = []
     of_network = ("scaled_inputs", "input_filter", "attention")
-    varied = (*VARIED["grain of the noise"], "learning_rate", "noise", *of_network)
-    for name, record in varied_runs(results, base, *varied):
+    varied = (*VARIED["grain of the noise"], "learning_rate", *of_network)
+    found = [
+        (name, changes(record.settings, base), record)
+        for name, record in varied_runs(results, base, "noise", *varied)
+    ]
+    found.sort(key=lambda run: (run[0], [other for other in varied if other in run[1]]))
+    rows = []
+    for name, changed, record in found:
         if "passed_defects" in record.content:
-            run = run_label(changes(record.settings, base), base)
+            run = run_label(changed, base)
             rows.append({"category": name, "run": run, "seed": record.key.seed} | _passed(record))
     columns = ["category", "run", "seed", *SHOWN.values()]
     return means_over_seeds(pd.DataFrame(rows, columns=columns))
