@@ -577,12 +577,20 @@ def test_global_means_show_every_pixel_the_whole_image(attention, side):
 
 
 @pytest.mark.parametrize(
-    ("attention", "first", "last"), [(True, 128 - 47, 128 + 54), (False, 128 - 24, 128 + 23)]
-)
-def test_convolutions_alone_see_a_square(attention, first, last):
-    """102 pixels a side, so all of an image of 64; without attention modules 48."""
-    seen = field(without_pooling(make(width=4, attention=attention).double()), 256)
+    ("attention", "scaled_inputs", "first", "last"),
+    [
+        (True, True, 128 - 47, 128 + 54), (True, False, 128 - 47, 128 + 54),
+        (False, True, 128 - 24, 128 + 23), (False, False, 128 - 17, 128 + 16),
+    ],
+)  # fmt: skip
+def test_convolutions_alone_see_a_square(attention, scaled_inputs, first, last):
+    """102 pixels a side, so all of an image of 64, with smaller inputs and without.
+
+    Without attention modules 48, and 34 where the smaller inputs are gone, too.
+    """
+    network = make(width=4, attention=attention, scaled_inputs=scaled_inputs)
+    network = without_pooling(network.double())
+    seen = field(network, 256)
     assert seen.any(0).nonzero()[[0, -1], 0].tolist() == [first, last]
     assert seen.any(1).nonzero()[[0, -1], 0].tolist() == [first, last]
-    small = field(without_pooling(make(width=4, attention=attention).double()), 64)
-    assert small.all() == attention
+    assert field(network, 64).all() == attention
