@@ -496,6 +496,19 @@ def test_an_ingredient_is_found_whatever_preset_it_was_named_after(tmp_path: Pat
     assert (row["run"], row["images, test"]) == ("improved: the score calibrated", "80.00")
 
 
+def test_the_base_elsewhere(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for seed, image in ((0, 0.5), (1, 0.6)):
+        write(here, sensitivity.BASE, seed=seed, image=image)
+    write(there, sensitivity.BASE, seed=1, image=0.75)
+    (row,) = sensitivity.elsewhere_table(here, there).to_dict("records")
+    assert (row["category"], row["seed"]) == ("Metal Plate", 1)
+    assert row["test images"] == "60.0 → 75.0"
+    assert row["test images, by the mean"] == "50.0 → 65.0"
+    assert row["test pixels"] == "90.0 → 90.0"
+    assert sensitivity.elsewhere_table(there, tmp_path / "nowhere").empty
+
+
 def test_topics_are_those_of_the_settings() -> None:
     assert (
         sensitivity.topic(["noise"]) == sensitivity.topic(["fresh_noise", "noise_std"]) == "Noise"

@@ -30,7 +30,9 @@ VARIED: dict[str, tuple[str, ...]] = {
     "pixels per side": ("image_size",),
 }
 
-SHOWN = {"transplant": "patch", "stain": "stain", "scratch": "scratch"}  # of synthetic defects
+SHOWN = {  # the kinds of synthetic defects, as the pages call them
+    "transplant": "patch", "stain": "stain", "scratch": "scratch",
+}  # fmt: skip
 _AT_TEST = (*SHOWN.values(), "ratio", "images", "pixels", "AUPRO")  # measured by `at_test_table`
 
 # A change of these is named in the figure of `quality_figure`
