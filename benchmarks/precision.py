@@ -34,7 +34,7 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
     for record in find_records(results):
         if record.key.method != "n2n":
             continue
-        run = at_hand(record, root, results, device.type)
+        run = at_hand(record, root, results, str(device))
         if isinstance(run, str):  # no weights, or other images
             continue
         found, seconds = {}, {}

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
-from n2n.analysis.selection import category_names, own_records, varied_runs
+from n2n.analysis.selection import category_names, own_records
 from n2n.metrics import bootstrap_difference
 from n2n.records import Part, Record, check_same_images
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, make_settings
@@ -408,24 +408,13 @@ def elsewhere_table(results: Path, elsewhere: Path, base: Settings = BASE) -> pd
 
     *Here → there*, a row for each seed of which ``elsewhere`` has a record, too.
     """
-    there = {record.key: record for record in own_records(elsewhere)}
-    rows = []
-    for name, record in varied_runs(results, base):
-        if record.key not in there:
-            continue
-        both = (record, there[record.key])
-        values = {
-            LEVELS["image"]: [one.metric("image") for one in both],
-            LEVELS["mean"]: [one.content["image_scores"]["mean"]["auroc"] for one in both],
-            LEVELS["pixel"]: [one.metric("pixel") for one in both],
-        }
-        texts = {
-            level: f"{100 * here:.1f} → {100 * other:.1f}"
-            for level, (here, other) in values.items()
-        }
-        rows.append({"category": name, "seed": record.key.seed} | texts)
-    columns = ["category", "seed", *(LEVELS[level] for level in ("image", "mean", "pixel"))]
-    return pd.DataFrame(rows, columns=columns)
+    here, there = (study_runs(folder, base) for folder in (results, elsewhere))
+    here = here[here["variant"] == "the base"]
+    both = here.merge(there, on=["category", "variant", "seed", "level"], suffixes=("", " there"))
+    both["text"] = [f"{row[0]:.1f} → {row[1]:.1f}" for row in both[["auroc", "auroc there"]].values]
+    table = both.pivot(index=["category", "seed"], columns="level", values="text")
+    table.columns.name = None
+    return table.reindex(columns=["image", "mean", "pixel"]).rename(columns=LEVELS).reset_index()
 
 
 def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
