@@ -16,7 +16,6 @@ Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -152,47 +151,6 @@ def bootstrap_image(
     bins = place[:, None] == np.arange(len(distinct))
     counts = np.stack([bins & ~labels[:, None], bins & labels[:, None]]).astype(np.float64)
     return _intervals(counts, labels, repeats, seed)
-
-
-def bootstrap_difference(
-    scores: Scores,
-    others: Scores,
-    labels: Labels,
-    *,
-    repeats: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of the change of AUROC between two detectors of the same images.
-
-    Both see the same draws of images, so what makes an image easy for both cancels.
-
-    Args:
-        scores: (K, N), of K runs of the one; larger is more anomalous.
-        others: (K, N), of K runs of the other. The change is the mean of K differences.
-        labels: (N,), True is anomalous.
-        repeats: number of draws, as in `bootstrap_image`.
-        seed: of the draws.
-
-    Returns:
-        The lower and upper end of AUROC(scores) - AUROC(others).
-    """
-    labels = np.asarray(labels, dtype=bool)
-    ones, twos = ([_checked(run, labels)[0] for run in runs] for runs in (scores, others))
-    if len(ones) != len(twos):
-        raise N2NError(f"{len(ones)} runs cannot be paired with {len(twos)}.")
-    if not _defined(labels):
-        return math.nan, math.nan
-    # AUROC is the share of pairs that are in order (Mann-Whitney), so a draw only weighs pairs.
-    ordered = np.zeros((int(labels.sum()), int((~labels).sum())))
-    for sign, runs in ((1, ones), (-1, twos)):
-        for run in runs:
-            positive, negative = run[labels][:, None], run[~labels]
-            ordered += sign * ((positive > negative) + 0.5 * (positive == negative))
-    weights = _draws(labels, repeats, seed)
-    changes = np.einsum("rp,pn,rn->r", weights[:, labels], ordered, weights[:, ~labels])
-    changes /= len(ones) * ordered.size
-    low, high = np.quantile(changes, TAILS)
-    return float(low), float(high)
 
 
 def bootstrap_pixel(
@@ -361,24 +319,6 @@ def _quantiles(scores: Scores, count: int) -> Scores:
     return quantiles
 
 
-def _draws(anomalous: Labels, repeats: int, seed: int) -> Floats:
-    """How often each image is drawn, each class apart: (repeats, N), not to be written to."""
-    return _draws_of(np.asarray(anomalous, bool).tobytes(), repeats, seed)
-
-
-@lru_cache(maxsize=8)  # a comparison of many runs asks for the same ones again and again
-def _draws_of(anomalous: bytes, repeats: int, seed: int) -> Floats:
-    labels = np.frombuffer(anomalous, bool)
-    rng = np.random.default_rng(seed)
-    classes = [part for part in map(np.flatnonzero, (labels, ~labels)) if len(part)]
-    drawn = [
-        np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
-    ]
-    counts = np.array([np.bincount(images, minlength=len(labels)) for images in drawn], float)
-    counts.flags.writeable = False
-    return counts
-
-
 def _intervals(
     counts: Floats, anomalous: Labels, repeats: int, seed: int
 ) -> dict[str, tuple[float, float]]:
@@ -391,7 +331,12 @@ def _intervals(
         repeats: number of draws.
         seed: of the draws.
     """
-    weights = _draws(anomalous, repeats, seed)
+    rng = np.random.default_rng(seed)
+    classes = [part for part in map(np.flatnonzero, (anomalous, ~anomalous)) if len(part)]
+    drawn = [
+        np.concatenate([rng.choice(part, len(part)) for part in classes]) for _ in range(repeats)
+    ]
+    weights = np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
     parts: list[dict[str, Floats]] = []
     for some in np.array_split(weights, -(-repeats // 64)):  # bounds the memory
         negative, positive, *overlap = some @ counts
@@ -408,6 +353,6 @@ def _intervals(
             )
     intervals = {}
     for key in parts[0]:
-        low, high = np.quantile(np.concatenate([part[key] for part in parts]), TAILS)
+        low, high = np.quantile(np.concatenate([part[key] for part in parts]), (0.025, 0.975))
         intervals[key] = float(low), float(high)
     return intervals

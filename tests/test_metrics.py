@@ -15,7 +15,6 @@ from n2n.metrics import (
     IMAGE_KEYS,
     PIXEL_KEYS,
     auroc,
-    bootstrap_difference,
     bootstrap_image,
     bootstrap_pixel,
     image_metrics,
@@ -283,40 +282,6 @@ def test_image_intervals_are_those_of_single_draws() -> None:
         rows.append(list(image_metrics(scores[drawn], labels[drawn]).values()))
     ends = bootstrap_image(scores, labels, repeats=100, seed=5).values()
     np.testing.assert_allclose(list(ends), np.quantile(rows, [0.025, 0.975], axis=0).T, atol=1e-12)
-
-
-def test_intervals_of_a_difference_are_those_of_single_draws() -> None:
-    scores, labels = normal_scores(0, size=30)
-    runs = np.stack([scores.round(1), normal_scores(1, size=30)[0]])
-    others = np.stack([normal_scores(2, size=30, shift=0.2)[0], scores])
-    rng, changes = RNG(5), []
-    for _ in range(100):
-        drawn = np.concatenate(
-            [rng.choice(part, len(part)) for part in map(np.flatnonzero, (labels, ~labels))]
-        )
-        pair = [
-            np.mean([reference.roc_auc_score(labels[drawn], run[drawn]) for run in both])
-            for both in (runs, others)
-        ]
-        changes.append(pair[0] - pair[1])
-    ends = bootstrap_difference(runs, others, labels, repeats=100, seed=5)
-    np.testing.assert_allclose(ends, np.quantile(changes, [0.025, 0.975]), atol=1e-12)
-    assert bootstrap_difference(runs, runs, labels) == (0, 0)
-    counted = labels.astype(int)  # as they stand in scores.csv
-    assert bootstrap_difference(runs, others, counted, repeats=100, seed=5) == ends
-
-
-def test_a_difference_of_what_cannot_be_paired_is_refused() -> None:
-    scores, labels = normal_scores(0, size=30)
-    runs = np.stack([scores, scores])
-    for others, message in (
-        (runs[:1], "2 runs cannot be paired with 1"),
-        (runs[:, 1:], "one label for each score"),
-        (runs * np.nan, "not a finite number"),
-    ):
-        with pytest.raises(N2NError, match=message):
-            bootstrap_difference(runs, others, labels)
-    assert np.isnan(bootstrap_difference(runs, runs, labels | True)).all()
 
 
 def test_image_intervals_have_the_width_and_coverage_of_normal_scores() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from n2n.analysis import beyond, confounds, course, mechanism, sensitivity
 from n2n.baselines.settings import make_baseline_settings
@@ -72,7 +73,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_effects_compare_runs_of_one_seed(results: Path) -> None:
+def test_effects_compare_the_means_of_trainings(results: Path) -> None:
     found = sensitivity.effects(results)
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
@@ -80,25 +81,60 @@ def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     # Of the record's own means, though these runs are judged by their largest values
     assert by_mean["effect"].to_dict() == dict.fromkeys(image.index, 0.0)
     noise = image.loc["λ = 0 (no noise)"]
-    assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
-    # 16 differences in 200: of images 60 to 69 in one seed, of 70 to 75 in the other
-    rng = np.random.default_rng(1)
-    share = np.repeat([0.0, 0.5], [84, 16])
-    drawn = [-100 * rng.choice(share, 100).mean() for _ in range(4000)]
-    assert (noise["low"], noise["high"]) == pytest.approx(
-        tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.6
-    )
+    assert noise["effect"] == pytest.approx(140 / 3 - 73)
+    # The one run of another width tells nothing of the spread, so this is Student's interval.
+    ends = stats.ttest_ind([60, 70, 10], [70, 76]).confidence_interval()
+    assert (noise["low"], noise["high"]) == pytest.approx(tuple(ends))
+    assert noise["seeds"] == 3
+    width = image.loc["width 8"]
+    assert width["effect"] == pytest.approx(71 - 73)
+    # The same spread, of one run and two where it was three and two: 1 + 1/2 for 1/3 + 1/2
+    assert width["high"] - width["low"] == pytest.approx(1.8**0.5 * (noise["high"] - noise["low"]))
     pixel = found[found["level"] == "pixel"].set_index("variant").loc["λ = 0 (no noise)"]
     assert pixel["low"] == pixel["effect"] == pixel["high"] == 0
-    assert noise["seeds"] == 2
-    assert noise["noise"] == pytest.approx(6.0)  # 76 - 70, the seeds of the base
-    assert image.loc["width 8"]["effect"] == pytest.approx(1.0)
     # The base's own maps: their mean has 60 % in either seed, their largest value what it has
     scored = image.loc[SCORED]
     assert scored["effect"].tolist() == pytest.approx([0.0, -13.0])
+    assert scored[["low", "high"]].loc["mean score"].tolist() == pytest.approx([-16.0, -10.0])
     assert scored["seeds"].tolist() == [2, 2]
     synthetic = found[found["level"] == "synthetic"].set_index("variant")["effect"]
     assert synthetic[SCORED].tolist() == pytest.approx([-10.0, 0.0])
+
+
+def test_the_luck_of_a_training(results: Path) -> None:
+    record(results, small(image_score="max"), 0.99)  # networks of the base: no trainings more
+    record(results, small(noise=0.0, image_score="max"), 0.99)
+    runs = sensitivity.study_runs(results)
+    found = sensitivity.luck(runs).loc[("Metal Plate", "image")]
+    within = 2 * 3.0**2 + sum((value - 140 / 3) ** 2 for value in (60, 70, 10))
+    assert found["deviation"] == pytest.approx((within / 3) ** 0.5)
+    assert found["degrees"] == 2 + 3 + 1 - 3  # six trainings of three kinds
+    # Without noise less the base of the same seed: -10 and -6, whose variance is 8, of which half
+    assert found["paired"] == pytest.approx(2.0)
+    row = sensitivity.luck_table(runs).set_index("level").loc["test images"]
+    assert row.tolist() == ["Metal Plate", "26.4", "2.0", 3]
+    none = sensitivity.study_runs(results / "nowhere")
+    assert sensitivity.luck_table(none).empty
+    assert sensitivity.effects(results / "nowhere").empty
+
+
+def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
+    record(tmp_path, small(), 0.70)
+    record(tmp_path, small(noise=0.0), 0.60)
+    found = sensitivity.effects(tmp_path)
+    trained = found[found["stage"] == "training"]
+    assert trained["effect"].notna().all()
+    assert trained[["low", "high"]].isna().all(axis=None)
+    assert sensitivity.effects_table(trained)["Metal Plate, test images"].tolist() == ["-10.0"]
+    assert sensitivity.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
+
+
+def test_intervals_beyond_chance_are_counted() -> None:
+    ends = [(-1.0, 1.0), (0.5, 2.0), (-3.0, -1.0), (float("nan"), float("nan"))] * 20
+    found = pd.DataFrame(ends, columns=["low", "high"]).assign(stage="training")
+    used = found.assign(stage="detection")
+    sentence = sensitivity.beyond_chance(pd.concat([found, used]))
+    assert sentence.startswith("Of 60 such intervals 40 exclude zero; about 3 would")
 
 
 def test_another_precision_is_named(tmp_path: Path) -> None:
@@ -524,16 +560,16 @@ def test_topics_are_those_of_the_settings() -> None:
 def test_the_figure_cuts_off_what_lies_far_out_and_pales_what_may_be_chance() -> None:
     found = pd.DataFrame(
         [
-            ("far", ("noise",), -77.0, 1.0), ("near", ("tanh",), 10.0, 1.0),
-            ("chance", ("blocks",), 0.5, 1.0),
+            ("far", ("noise",), -77.0, -77.0, -77.0), ("near", ("tanh",), 9.0, 8.0, 10.0),
+            ("chance", ("blocks",), 0.5, -0.5, 1.5), ("unknown", ("levels",), 0.4, np.nan, np.nan),
         ],
-        columns=["variant", "changed", "effect", "noise"],
+        columns=["variant", "changed", "effect", "low", "high"],
     ).assign(category="Metal Plate", level="pixel")  # fmt: skip
-    figure = sensitivity.effects_figure(found.assign(low=found["effect"], high=found["effect"]))
+    figure = sensitivity.effects_figure(found)
     panel = figure.axes[-1]
     assert [text.get_text() for text in panel.texts] == ["-77"]
     assert panel.get_xlim() == pytest.approx((-13.2, 13.2))  # 1.1 times 1.2 times the next
     ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert ticks == ["Noise", "far", "Network", "near", "chance"]
+    assert ticks == ["Noise", "far", "Network", "near", "chance", "unknown"]
     shown = {line.get_ydata()[0]: line.get_alpha() for line in panel.lines if line.get_alpha()}
-    assert shown == {-1: 1.0, -3: 1.0, -4: 0.3}
+    assert shown == {-1: 1.0, -3: 1.0, -4: 0.3, -5: 0.3}

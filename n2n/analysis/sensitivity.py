@@ -1,14 +1,14 @@
 """What each choice does to the numbers: run records that differ from a base in one choice.
 
-The base and its variants are those of ``studies/sensitivity.yaml``. All compare the same test
-images, so a difference between two runs of one seed is free of the images' luck, but not of the
-seed's; the base's own spread over its seeds says how much that is.
+The base and its variants are those of ``studies/sensitivity.yaml``. All have the same test images,
+those of the paper; what may be chance in a difference is the luck of the trainings, see `luck`.
 """
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import operator
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import t as student
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
 from n2n.analysis.selection import category_names, own_records
-from n2n.metrics import bootstrap_difference
 from n2n.records import Part, Record, check_same_images
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes, make_settings
 
@@ -192,72 +192,103 @@ def _scored(record: Record) -> list[Record]:
 def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
-    A difference is taken between runs of the same seed, then averaged. For test images ``low``
-    and ``high`` are the ends of its 95 % bootstrap interval over them. At the other levels, whose
-    maps are not kept, they are the smallest and the largest difference of a seed; with one
-    seed both equal the effect. ``noise`` is the largest difference between two seeds of the base,
-    if it has two: an effect inside it may be the seed's.
+    Of a variant that was trained: the mean over its seeds less that over all of the base's, with
+    the 95 % interval ``low`` to ``high`` of what the luck of so many trainings may do (`luck`; NaN
+    where nothing tells how large that is). Of another use of the base's own networks: the mean
+    difference between the two uses of one network, and the smallest and the largest of them.
 
     Returns:
-        Columns: variant, changed, category, level, effect, low, high, seeds, noise, stage.
+        Columns: variant, changed, category, level, effect, low, high, seeds, stage.
+
+    Raises:
+        N2NError: where runs that would be compared have seen different test images.
     """
     runs = study_runs(results, around)
-    base = runs[runs["variant"] == "the base"]
+    spread = luck(runs)
+    base = dict(list(runs[runs["variant"] == "the base"].groupby(["category", "level"])))
     rows = []
     groups = runs[runs["variant"] != "the base"].groupby(
         ["variant", "category", "level"], sort=False
     )
     for (variant, category, level), group in groups:
-        every = base[(base["category"] == category) & (base["level"] == level)].set_index("seed")
-        paired = group[group["seed"].isin(every.index)].set_index("seed")
-        if paired.empty:
+        if (category, level) not in base:
             continue
-        same = every.loc[paired.index]
-        difference = paired["auroc"] - same["auroc"]
-        low, high = difference.min(), difference.max()
-        if level in ("image", "mean"):
-            low, high = _interval(paired["record"], same["record"], str(level))
+        every = base[category, level]
+        check_same_images([*group["record"], *every["record"]])
+        stage = group["stage"].iloc[0]
+        if stage == "training":
+            effect = group["auroc"].mean() - every["auroc"].mean()
+            s, degrees = spread.loc[(category, level), ["deviation", "degrees"]]
+            reach = s * np.sqrt(1 / len(group) + 1 / len(every)) * student.ppf(0.975, degrees)
+            low, high = effect - reach, effect + reach
+        else:
+            of_seed = (data.set_index("seed")["auroc"] for data in (group, every))
+            difference = operator.sub(*of_seed).dropna()
+            if difference.empty:
+                continue
+            effect, low, high = difference.mean(), difference.min(), difference.max()
         rows.append(
             {
                 "variant": variant,
                 "changed": group["changed"].iloc[0],
                 "category": category,
                 "level": level,
-                "effect": difference.mean(),
+                "effect": effect,
                 "low": low,
                 "high": high,
-                "seeds": len(difference),
-                "noise": every["auroc"].max() - every["auroc"].min() if len(every) > 1 else np.nan,
-                "stage": group["stage"].iloc[0],
+                "seeds": len(group) if stage == "training" else len(difference),
+                "stage": stage,
             }
         )
-    columns = [
-        "variant", "changed", "category", "level", "effect", "low", "high", "seeds", "noise",
-        "stage",
-    ]  # fmt: skip
+    columns = ["variant", "changed", "category", "level", "effect", "low", "high", "seeds", "stage"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _interval(
-    records: Iterable[Record], others: Iterable[Record], level: str
-) -> tuple[float, float]:
-    """The 95 % interval of the mean change of image-level AUROC, in points."""
+def luck(runs: pd.DataFrame) -> pd.DataFrame:
+    """How far trainings lie apart that differ in nothing but the seed, from those of `study_runs`.
 
-    def read(record: Record) -> pd.DataFrame:
-        scores = record.scores().set_index("image")
-        return scores.assign(score=scores["mean" if level == "mean" else "chosen"])
+    The pooled deviation within the variants, as in an analysis of variance with one factor
+    (Montgomery, *Design and Analysis of Experiments*, section 3.3): it takes the luck of a training
+    to be equally large with any choice. ``paired`` is what the same estimate makes of differences
+    between a variant and the base with the same seed, over the root of two: what is smaller than
+    ``deviation``, a seed shares with itself.
 
-    pairs = []
-    for one, other in zip(records, others, strict=True):
-        check_same_images([one, other])
-        pairs.append((read(one), read(other)))
-    images = pairs[0][0].index
-    scores, theirs = (
-        np.stack([pair[side]["score"].loc[images] for pair in pairs]) for side in (0, 1)
+    Returns:
+        Index: category, level. Columns: deviation, paired (points), degrees (of freedom).
+    """
+    trained = runs[runs["changed"].map(DETECTION.isdisjoint).astype(bool)]
+    rows = {}
+    for place, data in trained.groupby(["category", "level"], sort=False):
+        base = data[data["variant"] == "the base"].set_index("seed")["auroc"]
+        change = (data["auroc"] - data["seed"].map(base)) / np.sqrt(2)
+        paired = data.assign(auroc=change)[data["variant"] != "the base"].dropna(subset=["auroc"])
+        degrees = len(data) - data["variant"].nunique()
+        rows[place] = {"deviation": _pooled(data), "paired": _pooled(paired), "degrees": degrees}
+    index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index, ["deviation", "paired", "degrees"])
+
+
+def _pooled(data: pd.DataFrame) -> float:
+    """The deviation of ``auroc`` within variants; NaN where none has two values."""
+    groups = data.groupby("variant")["auroc"]
+    degrees = len(data) - groups.ngroups
+    squares = ((data["auroc"] - groups.transform("mean")) ** 2).sum()
+    return float(np.sqrt(squares / degrees)) if degrees else np.nan
+
+
+def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """`luck` as text, a row per category and level."""
+    return pd.DataFrame(
+        {
+            "category": category,
+            "level": LEVELS[level],
+            "deviation of a training": f"{row.deviation:.1f}",
+            "the same, seed against seed": f"{row.paired:.1f}",
+            "degrees of freedom": int(row.degrees),
+        }
+        for (category, level), row in luck(runs).iterrows()
+        if row.degrees
     )
-    labels = pairs[0][0]["anomalous"].to_numpy(bool)
-    low, high = bootstrap_difference(scores, theirs, labels)
-    return 100 * low, 100 * high
 
 
 def coverage(found: pd.DataFrame) -> str:
@@ -272,6 +303,16 @@ def coverage(found: pd.DataFrame) -> str:
     )
 
 
+def beyond_chance(found: pd.DataFrame) -> str:
+    """How many intervals of trainings exclude zero, and how many would by chance; in Markdown."""
+    trained = found[found["stage"] == "training"].dropna(subset=["low", "high"])
+    beyond = int(((trained["low"] > 0) | (trained["high"] < 0)).sum())
+    return (
+        f"Of {len(trained)} such intervals {beyond} exclude zero; about {0.05 * len(trained):.0f} "
+        "would if no choice had any effect."
+    )
+
+
 def topic(changed: Iterable[str]) -> str:
     """What settings are about: the heading in `TOPICS` that all of them share, or 'Several'."""
     order = [field.name for field in dataclasses.fields(Settings)]
@@ -283,8 +324,8 @@ def topic(changed: Iterable[str]) -> str:
 def effects_figure(found: pd.DataFrame) -> Figure:
     """A line per variant under its topic: how far it moves AUROC from the base, a panel per level.
 
-    Pale: no farther than the base's own seeds lie apart, so that it cannot be told from chance.
-    What is more than twice as far as all else of its panel is cut off, its value written.
+    Pale: zero lies within the bar, so that the effect cannot be told from chance. What is more than
+    twice as far as all else of its panel is cut off, its value written.
     """
     variants = found.groupby("variant").agg(
         topic=("changed", lambda sets: topic(sets.iloc[0])),
@@ -305,8 +346,8 @@ def effects_figure(found: pd.DataFrame) -> Figure:
             colour = COLOURS.get(category, PAPER)
             shift = 0.18 * ((len(categories) - 1) / 2 - number)
             for row in part[part["category"] == category].itertuples():
-                y, pale = at[row.variant] + shift, abs(row.effect) <= row.noise
-                style = {"color": colour, "alpha": 0.3 if pale else 1.0}
+                y = at[row.variant] + shift
+                style = {"color": colour, "alpha": 1.0 if row.low > 0 or row.high < 0 else 0.3}
                 if abs(row.effect) > reach:
                     edge = np.copysign(reach, row.effect)
                     axes.plot(edge, y, "<" if edge < 0 else ">", ms=5, **style)
