@@ -73,23 +73,26 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_effects_compare_the_means_of_trainings(results: Path) -> None:
+def test_effects_compare_runs_of_one_seed(results: Path) -> None:
+    record(results, small(width=8), 0.73, seed=1)
     found = sensitivity.effects(results)
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
     by_mean = found[found["level"] == "mean"].set_index("variant")
     # Of the record's own means, though these runs are judged by their largest values
     assert by_mean["effect"].to_dict() == dict.fromkeys(image.index, 0.0)
-    noise = image.loc["λ = 0 (no noise)"]
-    assert noise["effect"] == pytest.approx(140 / 3 - 73)
-    # The one run of another width tells nothing of the spread, so this is Student's interval.
-    ends = stats.ttest_ind([60, 70, 10], [70, 76]).confidence_interval()
-    assert (noise["low"], noise["high"]) == pytest.approx(tuple(ends))
-    assert noise["seeds"] == 3
-    width = image.loc["width 8"]
-    assert width["effect"] == pytest.approx(71 - 73)
-    # The same spread, of one run and two where it was three and two: 1 + 1/2 for 1/3 + 1/2
-    assert width["high"] - width["low"] == pytest.approx(1.8**0.5 * (noise["high"] - noise["low"]))
+    noise, width = image.loc["λ = 0 (no noise)"], image.loc["width 8"]
+    assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
+    assert noise["seeds"] == 2
+    assert width["effect"] == pytest.approx(-1.0)  # of +1 and -3
+    # Student's interval for two samples, -10 and -6 here and +1 and -3 there, pools their
+    # deviations; that of a single mean has one of two terms under its root.
+    ends = stats.ttest_ind([-10, -6], [1, -3]).confidence_interval()
+    reach = (ends.high - ends.low) / 2 / 2**0.5
+    for row in (noise, width):
+        assert (row["low"], row["high"]) == pytest.approx(
+            (row["effect"] - reach, row["effect"] + reach)
+        )
     pixel = found[found["level"] == "pixel"].set_index("variant").loc["λ = 0 (no noise)"]
     assert pixel["low"] == pixel["effect"] == pixel["high"] == 0
     # The base's own maps: their mean has 60 % in either seed, their largest value what it has
@@ -107,12 +110,12 @@ def test_the_luck_of_a_training(results: Path) -> None:
     runs = sensitivity.study_runs(results)
     found = sensitivity.luck(runs).loc[("Metal Plate", "image")]
     within = 2 * 3.0**2 + sum((value - 140 / 3) ** 2 for value in (60, 70, 10))
-    assert found["deviation"] == pytest.approx((within / 3) ** 0.5)
-    assert found["degrees"] == 2 + 3 + 1 - 3  # six trainings of three kinds
-    # Without noise less the base of the same seed: -10 and -6, whose variance is 8, of which half
-    assert found["paired"] == pytest.approx(2.0)
+    assert found["of a training"] == pytest.approx((within / (1 + 2)) ** 0.5)
+    # Without noise less the base of the same seed: -10 and -6
+    assert found["of a difference"] == pytest.approx(8**0.5)
+    assert found["degrees"] == 1
     row = sensitivity.luck_table(runs).set_index("level").loc["test images"]
-    assert row.tolist() == ["Metal Plate", "26.4", "2.0", 3]
+    assert row.tolist() == ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
     none = sensitivity.study_runs(results / "nowhere")
     assert sensitivity.luck_table(none).empty
     assert sensitivity.effects(results / "nowhere").empty

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import operator
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -192,10 +191,10 @@ def _scored(record: Record) -> list[Record]:
 def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
-    Of a variant that was trained: the mean over its seeds less that over all of the base's, with
-    the 95 % interval ``low`` to ``high`` of what the luck of so many trainings may do (`luck`; NaN
-    where nothing tells how large that is). Of another use of the base's own networks: the mean
-    difference between the two uses of one network, and the smallest and the largest of them.
+    A difference is taken between runs of the same seed, then averaged. Of a variant that was
+    trained, ``low`` and ``high`` are the ends of the 95 % interval that the luck of so many
+    trainings leaves, see `luck`; NaN where nothing tells how large that is. Of another use of the
+    base's own networks they are the smallest and the largest difference.
 
     Returns:
         Columns: variant, changed, category, level, effect, low, high, seeds, stage.
@@ -215,18 +214,16 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
             continue
         every = base[category, level]
         check_same_images([*group["record"], *every["record"]])
-        stage = group["stage"].iloc[0]
+        difference = _of_one_seed(group, every)
+        if difference.empty:
+            continue
+        effect, stage = difference.mean(), group["stage"].iloc[0]
         if stage == "training":
-            effect = group["auroc"].mean() - every["auroc"].mean()
-            s, degrees = spread.loc[(category, level), ["deviation", "degrees"]]
-            reach = s * np.sqrt(1 / len(group) + 1 / len(every)) * student.ppf(0.975, degrees)
+            deviation, degrees = spread.loc[(category, level), ["of a difference", "degrees"]]
+            reach = student.ppf(0.975, degrees) * deviation / np.sqrt(len(difference))
             low, high = effect - reach, effect + reach
         else:
-            of_seed = (data.set_index("seed")["auroc"] for data in (group, every))
-            difference = operator.sub(*of_seed).dropna()
-            if difference.empty:
-                continue
-            effect, low, high = difference.mean(), difference.min(), difference.max()
+            low, high = difference.min(), difference.max()
         rows.append(
             {
                 "variant": variant,
@@ -236,7 +233,7 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
                 "effect": effect,
                 "low": low,
                 "high": high,
-                "seeds": len(group) if stage == "training" else len(difference),
+                "seeds": len(difference),
                 "stage": stage,
             }
         )
@@ -245,49 +242,59 @@ def effects(results: Path, around: Settings = BASE) -> pd.DataFrame:
 
 
 def luck(runs: pd.DataFrame) -> pd.DataFrame:
-    """How far trainings lie apart that differ in nothing but the seed, from those of `study_runs`.
+    """How far chance moves trainings, and differences between two, from those of `study_runs`.
 
-    The pooled deviation within the variants, as in an analysis of variance with one factor
-    (Montgomery, *Design and Analysis of Experiments*, section 3.3): it takes the luck of a training
-    to be equally large with any choice. ``paired`` is what the same estimate makes of differences
-    between a variant and the base with the same seed, over the root of two: what is smaller than
-    ``deviation``, a seed shares with itself.
+    ``of a training`` is the standard deviation of AUROC over seeds within one variant, pooled over
+    all of them as in an analysis of variance with one factor (Montgomery, *Design and Analysis of
+    Experiments*, section 3.3): it takes luck to be equally large with any choice. ``of a
+    difference`` is the same of the difference from the base with the same seed.
 
     Returns:
-        Index: category, level. Columns: deviation, paired (points), degrees (of freedom).
+        Index: category, level. Columns: of a training, of a difference (points), degrees (of
+        freedom, of the latter).
     """
     trained = runs[runs["changed"].map(DETECTION.isdisjoint).astype(bool)]
     rows = {}
     for place, data in trained.groupby(["category", "level"], sort=False):
-        base = data[data["variant"] == "the base"].set_index("seed")["auroc"]
-        change = (data["auroc"] - data["seed"].map(base)) / np.sqrt(2)
-        paired = data.assign(auroc=change)[data["variant"] != "the base"].dropna(subset=["auroc"])
-        degrees = len(data) - data["variant"].nunique()
-        rows[place] = {"deviation": _pooled(data), "paired": _pooled(paired), "degrees": degrees}
+        base = data[data["variant"] == "the base"]
+        changes = {
+            variant: _of_one_seed(group, base)
+            for variant, group in data[data["variant"] != "the base"].groupby("variant")
+        }
+        deviation, _ = _pooled(group["auroc"] for _, group in data.groupby("variant"))
+        rows[place] = (deviation, *_pooled(changes.values()))
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    return pd.DataFrame(list(rows.values()), index, ["deviation", "paired", "degrees"])
+    return pd.DataFrame(list(rows.values()), index, ["of a training", "of a difference", "degrees"])
 
 
-def _pooled(data: pd.DataFrame) -> float:
-    """The deviation of ``auroc`` within variants; NaN where none has two values."""
-    groups = data.groupby("variant")["auroc"]
-    degrees = len(data) - groups.ngroups
-    squares = ((data["auroc"] - groups.transform("mean")) ** 2).sum()
-    return float(np.sqrt(squares / degrees)) if degrees else np.nan
+def _of_one_seed(group: pd.DataFrame, base: pd.DataFrame) -> pd.Series[float]:
+    """A variant's AUROC less the base's, where both have a run of a seed."""
+    difference = group.set_index("seed")["auroc"] - base.set_index("seed")["auroc"]
+    return difference.dropna()
+
+
+def _pooled(groups: Iterable[pd.Series[float]]) -> tuple[float, int]:
+    """The standard deviation within groups, and its degrees of freedom; NaN if these are none."""
+    squares, degrees = 0.0, 0
+    for group in groups:
+        squares += float(((group - group.mean()) ** 2).sum())
+        degrees += max(len(group) - 1, 0)
+    return (np.sqrt(squares / degrees) if degrees else np.nan), degrees
 
 
 def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """`luck` as text, a row per category and level."""
+    """`luck` as text, a row per category and level, with what one pair of trainings can show."""
     return pd.DataFrame(
         {
             "category": category,
             "level": LEVELS[level],
-            "deviation of a training": f"{row.deviation:.1f}",
-            "the same, seed against seed": f"{row.paired:.1f}",
-            "degrees of freedom": int(row.degrees),
+            "a training": f"{trained:.1f}",
+            "a difference of one seed": f"{change:.1f}",
+            "one pair shows": f"± {student.ppf(0.975, degrees) * change:.1f}",
+            "three pairs": f"± {student.ppf(0.975, degrees) * change / np.sqrt(3):.1f}",
         }
-        for (category, level), row in luck(runs).iterrows()
-        if row.degrees
+        for (category, level), (trained, change, degrees) in luck(runs).iterrows()
+        if degrees
     )
 
 
