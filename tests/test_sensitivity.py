@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from n2n.analysis import beyond, confounds, course, mechanism, sensitivity
+from n2n.analysis.selection import own_records
 from n2n.baselines.settings import make_baseline_settings
 from n2n.errors import N2NError
 from n2n.settings import Settings, changes, make_settings
@@ -208,6 +209,28 @@ def test_thumbnails_stand_beside_the_printed_cell(tmp_path: Path) -> None:
     assert found[["detector", "whole", "hidden"]].to_numpy().tolist() == [
         ["Nearest thumbnail", 40.0, 30.0]
     ]
+
+
+def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
+    def files(folder: Path) -> None:
+        table = pd.DataFrame({"epoch": [1, 2], "validation_loss": [0.2, 0.1]})
+        table.to_csv(folder / "history.csv", index=False)
+        traced = pd.DataFrame({"epoch": [2], "test_image_top1%": [0.5], "test_pixel": [0.75]})
+        traced.to_csv(folder / "trace.csv", index=False)
+
+    for settings, seed in (
+        (small(), 1), (small(learning_rate=1e-4), 2), (small(), 2), (small(learning_rate=1e-4), 1),
+        (small(width=8), 1),  # more than another rate
+    ):  # fmt: skip
+        write(tmp_path, settings, seed=seed, files=files)
+    figure = course.trace_figure(tmp_path, ("MPDD", "metal_plate"))
+    losses, images, _ = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.0001", "0.001"]
+    assert len(losses.lines) == 4
+    untrained = 100 * own_records(tmp_path)[0].content["untrained"]["image"]["auroc"]
+    for line in images.lines:
+        assert line.get_ydata().tolist() == [untrained, 50.0]
+    assert course.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
 
 
 def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:

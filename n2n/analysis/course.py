@@ -42,22 +42,27 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
 
 
 def trace_figure(results: Path, part: Part) -> Figure:
-    """Detection and validation loss along the training, for each learning rate of the study."""
+    """Detection and validation loss along the training, for each learning rate of the study.
+
+    Thin: further seeds.
+    """
     figure, (columns,) = new_figure(1, 3, (11, 3.4))
-    rates = plt.get_cmap("viridis")
+    colours = plt.get_cmap("viridis")
     chosen = [
         (record, trace)
         for record, trace in traced(results)
-        if record.key.part == part
-        and record.key.seed == 0
-        and set(changes(record.settings, BASE)) <= {"learning_rate"}
+        if record.key.part == part and set(changes(record.settings, BASE)) <= {"learning_rate"}
     ]
-    chosen.sort(key=lambda item: item[0].content["settings"]["learning_rate"])
-    for number, (record, trace) in enumerate(chosen):
+    chosen.sort(key=lambda item: (item[0].key.seed, item[0].settings.learning_rate))
+    rates = sorted({record.settings.learning_rate for record, _ in chosen})
+    named = set()
+    for record, trace in chosen:
         history = record.table("history.csv")
-        colour = rates(0.15 + 0.7 * number / max(len(chosen) - 1, 1))
-        name = f"{record.content['settings']['learning_rate']:g}"
-        columns[0].plot(history["epoch"], history["validation_loss"], color=colour, label=name)
+        place = rates.index(record.settings.learning_rate)
+        style: dict[str, Any] = {"color": colours(0.15 + 0.7 * place / max(len(rates) - 1, 1))}
+        style |= {"lw": 0.7, "alpha": 0.6} if place in named else {"label": f"{rates[place]:g}"}
+        named.add(place)
+        columns[0].plot(history["epoch"], history["validation_loss"], **style)
         for axes, column in (
             (columns[1], f"test_image_{BASE.image_score}"),
             (columns[2], "test_pixel"),
@@ -65,7 +70,7 @@ def trace_figure(results: Path, part: Part) -> Figure:
             untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
             epochs = np.concatenate([[0], trace["epoch"]])
             values = np.concatenate([[untrained["auroc"]], trace[column]])
-            axes.plot(epochs, 100 * values, "o-", ms=3, color=colour, label=name)
+            axes.plot(epochs, 100 * values, "o-", ms=3 if "label" in style else 1, **style)
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
     if chosen:
         figure.legend(
