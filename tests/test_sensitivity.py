@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from n2n.analysis import beyond, confounds, course, mechanism, sensitivity
+from n2n.analysis import beyond, confounds, course, effects, mechanism, sensitivity
 from n2n.analysis.selection import own_records
 from n2n.baselines.settings import make_baseline_settings
 from n2n.errors import N2NError
@@ -76,7 +76,7 @@ def results(tmp_path: Path) -> Path:
 
 def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     record(results, small(width=8), 0.73, seed=1)
-    found = sensitivity.effects(results)
+    found = effects.of_choices(results)
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
     by_mean = found[found["level"] == "mean"].set_index("variant")
@@ -109,35 +109,35 @@ def test_the_luck_of_a_training(results: Path) -> None:
     record(results, small(image_score="max"), 0.99)  # networks of the base: no trainings more
     record(results, small(noise=0.0, image_score="max"), 0.99)
     runs = sensitivity.study_runs(results)
-    found = sensitivity.luck(runs).loc[("Metal Plate", "image")]
+    found = effects.luck(runs).loc[("Metal Plate", "image")]
     within = 2 * 3.0**2 + sum((value - 140 / 3) ** 2 for value in (60, 70, 10))
     assert found["of a training"] == pytest.approx((within / (1 + 2)) ** 0.5)
     # Without noise less the base of the same seed: -10 and -6
     assert found["of a difference"] == pytest.approx(8**0.5)
     assert found["degrees"] == 1
-    row = sensitivity.luck_table(runs).set_index("level").loc["test images"]
+    row = effects.luck_table(runs).set_index("level").loc["test images"]
     assert row.tolist() == ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
     none = sensitivity.study_runs(results / "nowhere")
-    assert sensitivity.luck_table(none).empty
-    assert sensitivity.effects(results / "nowhere").empty
+    assert effects.luck_table(none).empty
+    assert effects.of_choices(results / "nowhere").empty
 
 
 def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
     record(tmp_path, small(), 0.70)
     record(tmp_path, small(noise=0.0), 0.60)
-    found = sensitivity.effects(tmp_path)
+    found = effects.of_choices(tmp_path)
     trained = found[found["stage"] == "training"]
     assert trained["effect"].notna().all()
     assert trained[["low", "high"]].isna().all(axis=None)
-    assert sensitivity.effects_table(trained)["Metal Plate, test images"].tolist() == ["-10.0"]
-    assert sensitivity.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
+    assert effects.effects_table(trained)["Metal Plate, test images"].tolist() == ["-10.0"]
+    assert effects.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
 
 
 def test_intervals_beyond_chance_are_counted() -> None:
     ends = [(-1.0, 1.0), (0.5, 2.0), (-3.0, -1.0), (float("nan"), float("nan"))] * 20
     found = pd.DataFrame(ends, columns=["low", "high"]).assign(stage="training")
     used = found.assign(stage="detection")
-    sentence = sensitivity.beyond_chance(pd.concat([found, used]))
+    sentence = effects.beyond_chance(pd.concat([found, used]))
     assert sentence.startswith("Of 60 such intervals 40 exclude zero; about 3 would")
 
 
@@ -157,23 +157,23 @@ def test_another_precision_is_named(tmp_path: Path) -> None:
 
 
 def test_how_good_a_guide_synthetic_defects_are() -> None:
-    effects = {"synthetic": [1.0, 2.0, 3.0, 4.0], "image": [10.0, 30.0, 20.0, 40.0]}
+    values_of = {"synthetic": [1.0, 2.0, 3.0, 4.0], "image": [10.0, 30.0, 20.0, 40.0]}
     found = pd.DataFrame(
         {"variant": str(n), "category": "Plate", "level": level, "effect": effect}
-        for level, values in effects.items()
+        for level, values in values_of.items()
         for n, effect in enumerate(values)
     ).assign(stage="training")
     used = found.assign(variant="used " + found["variant"], effect=1.0, stage="detection")
-    (row,) = sensitivity.guide_table(pd.concat([found, used])).to_dict("records")
+    (row,) = effects.guide_table(pd.concat([found, used])).to_dict("records")
     # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8
     assert row == {"category": "Plate", "trainings": 4, "test images": "0.80"}
-    assert sensitivity.guide_table(used).empty
+    assert effects.guide_table(used).empty
 
 
 def test_runs_of_different_images_are_not_compared(results: Path) -> None:
     record(results, small(width=32), 0.71, images="others")
     with pytest.raises(N2NError, match="different images"):
-        sensitivity.effects(results)
+        effects.of_choices(results)
 
 
 def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
@@ -181,7 +181,7 @@ def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
     record(results, make_settings("replication", noise=0.2), 0.90)
     record(results, make_settings("replication", epochs=25, t_max=25), 0.80)
     record(results, make_settings("replication", epochs=25, t_max=25, noise=0.2), 0.70)  # of both
-    found = sensitivity.effects(results, full)
+    found = effects.of_choices(results, full)
     image = found[found["level"] == "image"].set_index("variant")["effect"]
     assert image.drop(SCORED).to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
 
@@ -373,12 +373,12 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
 
 
 def test_tables_from_records(results: Path) -> None:
-    table = sensitivity.effects_table(sensitivity.effects(results))
+    table = effects.effects_table(effects.of_choices(results))
     assert len(table) == 2 + len(SCORED)
     assert list(table.columns[1:]) == [
         f"Metal Plate, {level}" for level in sensitivity.LEVELS.values()
     ]
-    narrow = sensitivity.effects_table(sensitivity.effects(results), narrow=True)
+    narrow = effects.effects_table(effects.of_choices(results), narrow=True)
     assert list(narrow.columns) == ["variant", "level", "Metal Plate"]
     assert list(narrow["level"]) == len(table) * list(sensitivity.LEVELS.values())
     assert narrow["Metal Plate"][1] == table["Metal Plate, test images"][0]
@@ -525,8 +525,8 @@ def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
     record(tmp_path, small(learning_rate=0.001), 0.70)
     record(tmp_path, small(noise=0.0), 0.60)
     record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
-    effects = sensitivity.effects(tmp_path).query("level == 'image'").set_index("variant")
-    assert effects.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
+    image = effects.of_choices(tmp_path).query("level == 'image'").set_index("variant")
+    assert image.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
     (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
     assert row["seeds"] == 1
 
@@ -572,15 +572,13 @@ def test_the_base_elsewhere(tmp_path: Path) -> None:
 
 
 def test_topics_are_those_of_the_settings() -> None:
-    assert (
-        sensitivity.topic(["noise"]) == sensitivity.topic(["fresh_noise", "noise_std"]) == "Noise"
-    )
-    assert sensitivity.topic(["resize"]) == "Images"
-    assert sensitivity.topic(["tanh"]) == "Network"
-    assert sensitivity.topic(["c1", "c2"]) == "Loss"
-    assert sensitivity.topic(["weight_average"]) == "Training"
-    assert sensitivity.topic(["mask_rule"]) == "Detection"
-    assert sensitivity.topic(["c1", "c2", "batch_size"]) == "Several"
+    assert effects.topic(["noise"]) == effects.topic(["fresh_noise", "noise_std"]) == "Noise"
+    assert effects.topic(["resize"]) == "Images"
+    assert effects.topic(["tanh"]) == "Network"
+    assert effects.topic(["c1", "c2"]) == "Loss"
+    assert effects.topic(["weight_average"]) == "Training"
+    assert effects.topic(["mask_rule"]) == "Detection"
+    assert effects.topic(["c1", "c2", "batch_size"]) == "Several"
 
 
 def test_the_figure_cuts_off_what_lies_far_out_and_pales_what_may_be_chance() -> None:
@@ -591,7 +589,7 @@ def test_the_figure_cuts_off_what_lies_far_out_and_pales_what_may_be_chance() ->
         ],
         columns=["variant", "changed", "effect", "low", "high"],
     ).assign(category="Metal Plate", level="pixel")  # fmt: skip
-    figure = sensitivity.effects_figure(found)
+    figure = effects.effects_figure(found)
     panel = figure.axes[-1]
     assert [text.get_text() for text in panel.texts] == ["-77"]
     assert panel.get_xlim() == pytest.approx((-13.2, 13.2))  # 1.1 times 1.2 times the next

@@ -2,7 +2,7 @@
 
 ``{decisions-overview}`` is a table of all decisions; ``{decisions} TOPIC`` writes out those of one
 topic. The values of settings are taken from `n2n.settings`, so the ledger cannot disagree with
-the code, and the measured effects from the run records (`n2n.analysis.sensitivity`). A decision
+the code, and the measured effects from the run records (`n2n.analysis.effects`). A decision
 that a run has tested is marked as measured, whatever the file says.
 """
 
@@ -20,8 +20,9 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from n2n.analysis.effects import effects_table, of_choices
 from n2n.analysis.markup import to_markdown
-from n2n.analysis.sensitivity import BASE, effects, effects_table
+from n2n.analysis.sensitivity import BASE
 from n2n.settings import PRESETS, Settings
 
 # Where effects were measured, and around which settings.
@@ -62,7 +63,7 @@ class Ledger(SphinxDirective):
 def all_effects(base: Settings) -> pd.DataFrame:
     """Every measured effect around a base; the records are read once."""
     results = os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")
-    return effects(Path(results), base)
+    return of_choices(Path(results), base)
 
 
 def effects_of(row: dict[str, str], base: Settings) -> pd.DataFrame:
