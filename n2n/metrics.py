@@ -353,6 +353,6 @@ def _intervals(
             )
     intervals = {}
     for key in parts[0]:
-        low, high = np.quantile(np.concatenate([part[key] for part in parts]), (0.025, 0.975))
+        low, high = np.quantile(np.concatenate([part[key] for part in parts]), TAILS)
         intervals[key] = float(low), float(high)
     return intervals

@@ -76,7 +76,7 @@ def results(tmp_path: Path) -> Path:
 
 def test_effects_compare_runs_of_one_seed(results: Path) -> None:
     record(results, small(width=8), 0.73, seed=1)
-    found = effects.of_choices(results)
+    found = effects.of_choices(sensitivity.study_runs(results))
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
     by_mean = found[found["level"] == "mean"].set_index("variant")
@@ -119,13 +119,13 @@ def test_the_luck_of_a_training(results: Path) -> None:
     assert row.tolist() == ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
     none = sensitivity.study_runs(results / "nowhere")
     assert effects.luck_table(none).empty
-    assert effects.of_choices(results / "nowhere").empty
+    assert effects.of_choices(none).empty
 
 
 def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
     record(tmp_path, small(), 0.70)
     record(tmp_path, small(noise=0.0), 0.60)
-    found = effects.of_choices(tmp_path)
+    found = effects.of_choices(sensitivity.study_runs(tmp_path))
     trained = found[found["stage"] == "training"]
     assert trained["effect"].notna().all()
     assert trained[["low", "high"]].isna().all(axis=None)
@@ -173,7 +173,7 @@ def test_how_good_a_guide_synthetic_defects_are() -> None:
 def test_runs_of_different_images_are_not_compared(results: Path) -> None:
     record(results, small(width=32), 0.71, images="others")
     with pytest.raises(N2NError, match="different images"):
-        effects.of_choices(results)
+        effects.of_choices(sensitivity.study_runs(results))
 
 
 def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
@@ -181,7 +181,7 @@ def test_effects_around_the_runs_of_the_tables(results: Path) -> None:
     record(results, make_settings("replication", noise=0.2), 0.90)
     record(results, make_settings("replication", epochs=25, t_max=25), 0.80)
     record(results, make_settings("replication", epochs=25, t_max=25, noise=0.2), 0.70)  # of both
-    found = effects.of_choices(results, full)
+    found = effects.of_choices(sensitivity.study_runs(results, full))
     image = found[found["level"] == "image"].set_index("variant")["effect"]
     assert image.drop(SCORED).to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
 
@@ -373,12 +373,12 @@ def test_hidden_defects_of_full_size_runs(results: Path) -> None:
 
 
 def test_tables_from_records(results: Path) -> None:
-    table = effects.effects_table(effects.of_choices(results))
+    table = effects.effects_table(effects.of_choices(sensitivity.study_runs(results)))
     assert len(table) == 2 + len(SCORED)
     assert list(table.columns[1:]) == [
         f"Metal Plate, {level}" for level in sensitivity.LEVELS.values()
     ]
-    narrow = effects.effects_table(effects.of_choices(results), narrow=True)
+    narrow = effects.effects_table(effects.of_choices(sensitivity.study_runs(results)), narrow=True)
     assert list(narrow.columns) == ["variant", "level", "Metal Plate"]
     assert list(narrow["level"]) == len(table) * list(sensitivity.LEVELS.values())
     assert narrow["Metal Plate"][1] == table["Metal Plate, test images"][0]
@@ -525,7 +525,11 @@ def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
     record(tmp_path, small(learning_rate=0.001), 0.70)
     record(tmp_path, small(noise=0.0), 0.60)
     record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
-    image = effects.of_choices(tmp_path).query("level == 'image'").set_index("variant")
+    image = (
+        effects.of_choices(sensitivity.study_runs(tmp_path))
+        .query("level == 'image'")
+        .set_index("variant")
+    )
     assert image.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
     (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
     assert row["seeds"] == 1

@@ -22,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from n2n.analysis.effects import effects_table, of_choices
 from n2n.analysis.markup import to_markdown
-from n2n.analysis.sensitivity import BASE
+from n2n.analysis.sensitivity import BASE, study_runs
 from n2n.settings import PRESETS, Settings
 
 # Where effects were measured, and around which settings.
@@ -63,7 +63,7 @@ class Ledger(SphinxDirective):
 def all_effects(base: Settings) -> pd.DataFrame:
     """Every measured effect around a base; the records are read once."""
     results = os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")
-    return of_choices(Path(results), base)
+    return of_choices(study_runs(Path(results), base))
 
 
 def effects_of(row: dict[str, str], base: Settings) -> pd.DataFrame:

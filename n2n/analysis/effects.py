@@ -10,7 +10,6 @@ import bisect
 import dataclasses
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
-from n2n.analysis.sensitivity import BASE, LEVELS, study_runs
+from n2n.analysis.sensitivity import LEVELS
 from n2n.records import check_same_images
 from n2n.settings import DETECTION, Settings
 
@@ -29,9 +28,10 @@ TOPICS = {  # in the order of `Settings`, by the first setting of each
 }  # fmt: skip
 
 
-def of_choices(results: Path, around: Settings = BASE) -> pd.DataFrame:
+def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
+    Of the runs around a base, as `n2n.analysis.sensitivity.study_runs` gives them.
     A difference is taken between runs of the same seed, then averaged. Of a variant that was
     trained, ``low`` and ``high`` are the ends of the 95 % interval that the luck of so many
     trainings leaves, see `luck`; NaN where nothing tells how large that is. Of another use of the
@@ -43,7 +43,6 @@ def of_choices(results: Path, around: Settings = BASE) -> pd.DataFrame:
     Raises:
         N2NError: where runs that would be compared have seen different test images.
     """
-    runs = study_runs(results, around)
     spread = luck(runs)
     base = dict(list(runs[runs["variant"] == "the base"].groupby(["category", "level"])))
     rows = []
@@ -60,8 +59,7 @@ def of_choices(results: Path, around: Settings = BASE) -> pd.DataFrame:
             continue
         effect, stage = difference.mean(), group["stage"].iloc[0]
         if stage == "training":
-            deviation, degrees = spread.loc[(category, level), ["of a difference", "degrees"]]
-            reach = student.ppf(0.975, degrees) * deviation / np.sqrt(len(difference))
+            reach = spread.loc[(category, level), "reach"] / np.sqrt(len(difference))
             low, high = effect - reach, effect + reach
         else:
             low, high = difference.min(), difference.max()
@@ -88,11 +86,12 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
     ``of a training`` is the standard deviation of AUROC over seeds within one variant, pooled over
     all of them as in an analysis of variance with one factor (Montgomery, *Design and Analysis of
     Experiments*, section 3.3): it takes luck to be equally large with any choice. ``of a
-    difference`` is the same of the difference from the base with the same seed.
+    difference`` is the same of the difference from the base with the same seed, and ``reach``
+    how far the 95 % interval of one such difference reaches, by Student's distribution.
 
     Returns:
-        Index: category, level. Columns: of a training, of a difference (points), degrees (of
-        freedom, of the latter).
+        Index: category, level. Columns: of a training, of a difference, degrees (of freedom, of
+        the latter), reach; all but the degrees in points.
     """
     trained = runs[runs["changed"].map(DETECTION.isdisjoint).astype(bool)]
     rows = {}
@@ -105,7 +104,10 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
         deviation, _ = _pooled(group["auroc"] for _, group in data.groupby("variant"))
         rows[place] = (deviation, *_pooled(changes.values()))
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    return pd.DataFrame(list(rows.values()), index, ["of a training", "of a difference", "degrees"])
+    found = pd.DataFrame(
+        list(rows.values()), index, ["of a training", "of a difference", "degrees"]
+    )
+    return found.assign(reach=student.ppf(0.975, found["degrees"]) * found["of a difference"])
 
 
 def _of_one_seed(group: pd.DataFrame, base: pd.DataFrame) -> pd.Series[float]:
@@ -131,10 +133,10 @@ def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
             "level": LEVELS[level],
             "a training": f"{trained:.1f}",
             "a difference of one seed": f"{change:.1f}",
-            "one pair shows": f"± {student.ppf(0.975, degrees) * change:.1f}",
-            "three pairs": f"± {student.ppf(0.975, degrees) * change / np.sqrt(3):.1f}",
+            "one pair shows": f"± {reach:.1f}",
+            "three pairs": f"± {reach / np.sqrt(3):.1f}",
         }
-        for (category, level), (trained, change, degrees) in luck(runs).iterrows()
+        for (category, level), (trained, change, degrees, reach) in luck(runs).iterrows()
         if degrees
     )
 
