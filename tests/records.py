@@ -7,10 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from n2n.baselines.settings import BaselineSettings
 from n2n.plan import Run
 from n2n.records import write_record
-from n2n.settings import Settings
+from n2n.settings import Settings, make_settings
 
 
 def write(
@@ -47,3 +49,47 @@ def write(
         }
     key = Run(dataset, category, settings, seed).key
     return write_record(key, results, base | content, files).folder
+
+
+def record(
+    results: Path, settings: Settings, image: float, seed: int = 0, images: str = "some"
+) -> None:
+    """A finished run with all that the pages of the study read; ``images`` is its data."""
+    error = {"defects": 0.04, "beside": 0.01, "normal": 0.02}
+    synthetic = {"image_max": 0.7, "image_mean": 0.8, "image_top1%": 0.8, "pixel": 0.9}
+    write(
+        results, settings, image, seed=seed, files=lambda folder: _write_scores(folder, image),
+        intervals={"image": {"auroc": (image - 0.05, image)}, "pixel": {"auroc": (0.8, 0.95)}},
+        image_scores={
+            name: {"auroc": auroc}
+            for name, auroc in (("max", image), ("mean", 0.6), ("top1%", image))
+        },
+        development={"all": synthetic},
+        trivial={
+            name: {"image": {"auroc": 0.3}, "pixel": {"auroc": 0.4}}
+            for name in ("mean_image", "blurred_image")
+        },
+        reconstruction={"absolute": error, "anomaly_map": error},
+        peak_in_defect={"maps": 0.25, "scored": 0.5},
+        hidden_defects={"max": 0.1, "mean": 0.2, "top1%": 0.3},
+        hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},
+        hidden_alike_farther={"max": 0.3, "mean": None, "top1%": 0.7},
+        training={"epochs": settings.epochs, "stopped": "epochs"},
+        threshold={"image": 0.25},
+        data={"fingerprint": images, "test_anomalous": 100},
+    )  # fmt: skip
+
+
+def _write_scores(folder: Path, image: float) -> None:
+    """Of one good and 100 bad images, of which so large a share is above the good one."""
+    table = pd.DataFrame({"image": [f"{n:03d}.png" for n in range(101)]})
+    table["anomalous"] = [0] + 100 * [1]
+    table["top1%"] = [0.5] + [float(n < round(100 * image)) for n in range(100)]
+    table["max"] = table["mean"] = table["top1%"]
+    table.to_csv(folder / "scores.csv", index=False)
+
+
+def small(**changes: object) -> Settings:
+    """Those of the small study, `n2n.analysis.sensitivity.BASE`, but for ``changes``."""
+    size = {"image_size": 128, "width": 16, "epochs": 40, "t_max": 40}
+    return make_settings("replication", **(size | changes))  # type: ignore[arg-type]

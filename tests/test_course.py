@@ -1,0 +1,119 @@
+"""Along the training, from records written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from n2n.analysis import course
+from n2n.analysis.selection import own_records
+from n2n.settings import Settings, make_settings
+from tests.records import record, small, write
+
+
+def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
+    def files(folder: Path) -> None:
+        table = pd.DataFrame({"epoch": [1, 2], "validation_loss": [0.2, 0.1]})
+        table.to_csv(folder / "history.csv", index=False)
+        traced = pd.DataFrame({"epoch": [2], "test_image_top1%": [0.5], "test_pixel": [0.75]})
+        traced.to_csv(folder / "trace.csv", index=False)
+
+    for settings, seed in (
+        (small(), 1), (small(learning_rate=1e-4), 2), (small(), 2), (small(learning_rate=1e-4), 1),
+        (small(width=8), 1),  # more than another rate
+    ):  # fmt: skip
+        write(tmp_path, settings, seed=seed, files=files)
+    figure = course.trace_figure(tmp_path, ("MPDD", "metal_plate"))
+    losses, images, _ = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.0001", "0.001"]
+    assert len(losses.lines) == 4
+    untrained = 100 * own_records(tmp_path)[0].content["untrained"]["image"]["auroc"]
+    for line in images.lines:
+        assert line.get_ydata().tolist() == [untrained, 50.0]
+    assert course.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
+
+
+def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
+    settings = make_settings("replication")
+    losses = {tmp_path: [1.0, 0.5, 0.75, 0.2, 0.3], tmp_path / "float32": [1.0, 0.5, 0.1]}
+    for root in losses:
+        record(root, settings, 0.9)
+        record(root, make_settings("replication", image_score="max"), 0.9)  # the same network
+        record(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
+    record(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
+    record(tmp_path, make_settings("replication", noise=0.2), 0.8)
+    record(tmp_path, make_settings("improved"), 0.8)  # the first by name, of the same network
+    for root, values in losses.items():
+        for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
+            content = json.loads((folder / "record.json").read_text())
+            content["training"] |= {"best_epoch": 4}
+            content["provenance"] = {"precision": "float32" if root.name == "float32" else "half"}
+            (folder / "record.json").write_text(json.dumps(content))
+            history = pd.DataFrame({"epoch": range(1, len(values) + 1), "train_loss": values})
+            history.to_csv(folder / "history.csv", index=False)
+    found = course.jumps(tmp_path)
+    assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
+        ["learning rate 0.0005", "half", pytest.approx(1.5), 3, 4],
+        ["λ = 0.2", "half", pytest.approx(1.5), 3, 4],
+        ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
+        ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
+    ]
+    (axes,) = course.jumps_figure(found).axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[2:] == ["λ = 0.3, seed 0, float32", "λ = 0.3, seed 0"]
+    table = course.steadier_table(found)
+    by = ["learning rate", "precision"]
+    assert table[by].to_numpy().tolist() == [
+        ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
+    ]  # fmt: skip
+    assert dict(table.iloc[2]) == {
+        "category": "Metal Plate", "learning rate": "0.001", "precision": "half", "seed": 0,
+        "largest jump": "1.5", "images, synthetic": 80.0, "images": 90.0,
+        "images, maximum": 90.0, "pixels": 90.0, "found": "90 of 100 (1)",
+    }  # fmt: skip
+
+
+def test_losses_along_the_training(tmp_path: Path) -> None:
+    """Of the seeds that every network has, by hand."""
+
+    def trained(settings: Settings, seed: int, losses: list[float]) -> None:
+        def files(folder: Path) -> None:
+            epochs = range(1, len(losses) + 1)
+            table = pd.DataFrame({"epoch": epochs, "validation_loss": losses})
+            table.to_csv(folder / "history.csv", index=False)
+
+        write(tmp_path, settings, seed=seed, files=files)
+
+    trained(small(), 0, [0.5, 0.030, 0.4, 0.4, 0.010])
+    trained(small(), 1, [0.5, 0.050, 0.4, 0.4, 0.020])
+    trained(small(), 2, [0.5, 0.9, 0.4, 0.4, 0.9])
+    bare = small(attention_identity=False)
+    trained(bare, 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    trained(bare, 1, [0.5, 0.4, 0.4])  # stopped early
+    trained(small(attention_gate=False, width=8), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
+    found = course.losses_along(tmp_path).set_index("network")
+    assert found.index.tolist() == ["without residual connections", "the whole network"]
+    assert found["seeds"].tolist() == [2, 2]
+    assert found["epoch 2"].tolist() == [300, 40]
+    assert np.isnan(found.loc["without residual connections", "epoch 5"])
+    assert found.loc["the whole network", "epoch 5"] == 15
+    assert found["epoch 10"].isna().all()
+    trained(small(attention=False), 3, [0.5])  # a seed of its own
+    assert course.losses_along(tmp_path).empty
+
+
+def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
+    for epochs, image in ((25, 0.5), (100, 0.75)):
+        for noise in (0.3, 0.0):
+            if (epochs, noise) != (25, 0.0):  # one budget alone is no comparison
+                settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
+                record(tmp_path, settings, image)
+    write(tmp_path, make_settings("replication"), 0.1, dataset="mine")  # another part of this name
+    table = course.longer_training(tmp_path, ("MPDD", "metal_plate"))
+    assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
+    assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
+    assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"

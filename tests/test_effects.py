@@ -1,0 +1,170 @@
+"""What each choice changes, and what may be luck; from records written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from n2n.analysis import effects, sensitivity
+from n2n.errors import N2NError
+from n2n.settings import make_settings
+from tests.records import record, small
+
+SCORED = ["maximum score", "mean score"]  # of the base's own maps
+
+
+def test_effects_compare_runs_of_one_seed(small_study: Path) -> None:
+    record(small_study, small(width=8), 0.73, seed=1)
+    found = effects.of_choices(sensitivity.study_runs(small_study))
+    image = found[found["level"] == "image"].set_index("variant")
+    assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
+    by_mean = found[found["level"] == "mean"].set_index("variant")
+    # Of the record's own means, though these runs are judged by their largest values
+    assert by_mean["effect"].to_dict() == dict.fromkeys(image.index, 0.0)
+    noise, width = image.loc["λ = 0 (no noise)"], image.loc["width 8"]
+    assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
+    assert noise["seeds"] == 2
+    assert width["effect"] == pytest.approx(-1.0)  # of +1 and -3
+    # Student's interval for two samples, -10 and -6 here and +1 and -3 there, pools their
+    # deviations; that of a single mean has one of two terms under its root.
+    ends = stats.ttest_ind([-10, -6], [1, -3]).confidence_interval()
+    reach = (ends.high - ends.low) / 2 / 2**0.5
+    for row in (noise, width):
+        assert (row["low"], row["high"]) == pytest.approx(
+            (row["effect"] - reach, row["effect"] + reach)
+        )
+    pixel = found[found["level"] == "pixel"].set_index("variant").loc["λ = 0 (no noise)"]
+    assert pixel["low"] == pixel["effect"] == pixel["high"] == 0
+    # The base's own maps: their mean has 60 % in either seed, their largest value what it has
+    scored = image.loc[SCORED]
+    assert scored["effect"].tolist() == pytest.approx([0.0, -13.0])
+    assert scored[["low", "high"]].loc["mean score"].tolist() == pytest.approx([-16.0, -10.0])
+    assert scored["seeds"].tolist() == [2, 2]
+    synthetic = found[found["level"] == "synthetic"].set_index("variant")["effect"]
+    assert synthetic[SCORED].tolist() == pytest.approx([-10.0, 0.0])
+
+
+def test_the_luck_of_a_training(small_study: Path) -> None:
+    record(small_study, small(image_score="max"), 0.99)  # networks of the base: no trainings more
+    record(small_study, small(noise=0.0, image_score="max"), 0.99)
+    runs = sensitivity.study_runs(small_study)
+    found = effects.luck(runs).loc[("Metal Plate", "image")]
+    within = 2 * 3.0**2 + sum((value - 140 / 3) ** 2 for value in (60, 70, 10))
+    assert found["of a training"] == pytest.approx((within / (1 + 2)) ** 0.5)
+    # Without noise less the base of the same seed: -10 and -6
+    assert found["of a difference"] == pytest.approx(8**0.5)
+    assert found["degrees"] == 1
+    row = effects.luck_table(runs).set_index("level").loc["test images"]
+    assert row.tolist() == ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
+    none = sensitivity.study_runs(small_study / "nowhere")
+    assert effects.luck_table(none).empty
+    assert effects.of_choices(none).empty
+
+
+def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
+    record(tmp_path, small(), 0.70)
+    record(tmp_path, small(noise=0.0), 0.60)
+    found = effects.of_choices(sensitivity.study_runs(tmp_path))
+    trained = found[found["stage"] == "training"]
+    assert trained["effect"].notna().all()
+    assert trained[["low", "high"]].isna().all(axis=None)
+    assert effects.effects_table(trained)["Metal Plate, test images"].tolist() == ["-10.0"]
+    assert effects.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
+
+
+def test_intervals_beyond_chance_are_counted() -> None:
+    ends = [(-1.0, 1.0), (0.5, 2.0), (-3.0, -1.0), (float("nan"), float("nan"))] * 20
+    found = pd.DataFrame(ends, columns=["low", "high"]).assign(stage="training")
+    used = found.assign(stage="detection")
+    sentence = effects.beyond_chance(pd.concat([found, used]))
+    assert sentence.startswith("Of 60 such intervals 40 exclude zero; about 3 would")
+
+
+def test_how_good_a_guide_synthetic_defects_are() -> None:
+    values_of = {"synthetic": [1.0, 2.0, 3.0, 4.0], "image": [10.0, 30.0, 20.0, 40.0]}
+    found = pd.DataFrame(
+        {"variant": str(n), "category": "Plate", "level": level, "effect": effect}
+        for level, values in values_of.items()
+        for n, effect in enumerate(values)
+    ).assign(stage="training")
+    used = found.assign(variant="used " + found["variant"], effect=1.0, stage="detection")
+    (row,) = effects.guide_table(pd.concat([found, used])).to_dict("records")
+    # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8
+    assert row == {"category": "Plate", "trainings": 4, "test images": "0.80"}
+    assert effects.guide_table(used).empty
+
+
+def test_runs_of_different_images_are_not_compared(small_study: Path) -> None:
+    record(small_study, small(width=32), 0.71, images="others")
+    with pytest.raises(N2NError, match="different images"):
+        effects.of_choices(sensitivity.study_runs(small_study))
+
+
+def test_effects_around_the_runs_of_the_tables(small_study: Path) -> None:
+    full = make_settings("replication")
+    record(small_study, make_settings("replication", noise=0.2), 0.90)
+    record(small_study, make_settings("replication", epochs=25, t_max=25), 0.80)
+    both = make_settings("replication", epochs=25, t_max=25, noise=0.2)
+    record(small_study, both, 0.70)
+    found = effects.of_choices(sensitivity.study_runs(small_study, full))
+    image = found[found["level"] == "image"].set_index("variant")["effect"]
+    assert image.drop(SCORED).to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
+
+
+def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
+    record(tmp_path, small(learning_rate=0.001), 0.70)
+    record(tmp_path, small(noise=0.0), 0.60)
+    record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
+    image = (
+        effects.of_choices(sensitivity.study_runs(tmp_path))
+        .query("level == 'image'")
+        .set_index("variant")
+    )
+    assert image.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
+    (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
+    assert row["seeds"] == 1
+
+
+def test_effects_as_text(small_study: Path) -> None:
+    found = effects.of_choices(sensitivity.study_runs(small_study))
+    table = effects.effects_table(found)
+    assert len(table) == 2 + len(SCORED)
+    assert list(table.columns[1:]) == [
+        f"Metal Plate, {level}" for level in sensitivity.LEVELS.values()
+    ]
+    narrow = effects.effects_table(found, narrow=True)
+    assert list(narrow.columns) == ["variant", "level", "Metal Plate"]
+    assert list(narrow["level"]) == len(table) * list(sensitivity.LEVELS.values())
+    assert narrow["Metal Plate"][1] == table["Metal Plate, test images"][0]
+
+
+def test_topics_are_those_of_the_settings() -> None:
+    assert effects.topic(["noise"]) == effects.topic(["fresh_noise", "noise_std"]) == "Noise"
+    assert effects.topic(["resize"]) == "Images"
+    assert effects.topic(["tanh"]) == "Network"
+    assert effects.topic(["c1", "c2"]) == "Loss"
+    assert effects.topic(["weight_average"]) == "Training"
+    assert effects.topic(["mask_rule"]) == "Detection"
+    assert effects.topic(["c1", "c2", "batch_size"]) == "Several"
+
+
+def test_the_figure_cuts_off_what_lies_far_out_and_pales_what_may_be_chance() -> None:
+    found = pd.DataFrame(
+        [
+            ("far", ("noise",), -77.0, -77.0, -77.0), ("near", ("tanh",), 9.0, 8.0, 10.0),
+            ("chance", ("blocks",), 0.5, -0.5, 1.5), ("unknown", ("levels",), 0.4, np.nan, np.nan),
+        ],
+        columns=["variant", "changed", "effect", "low", "high"],
+    ).assign(category="Metal Plate", level="pixel")  # fmt: skip
+    figure = effects.effects_figure(found)
+    panel = figure.axes[-1]
+    assert [text.get_text() for text in panel.texts] == ["-77"]
+    assert panel.get_xlim() == pytest.approx((-13.2, 13.2))  # 1.1 times 1.2 times the next
+    ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert ticks == ["Noise", "far", "Network", "near", "chance", "unknown"]
+    shown = {line.get_ydata()[0]: line.get_alpha() for line in panel.lines if line.get_alpha()}
+    assert shown == {-1: 1.0, -3: 1.0, -4: 0.3, -5: 0.3}
