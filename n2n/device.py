@@ -175,10 +175,16 @@ def describe(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    """Its name; on Linux with its family and model, as a rented machine may hide more of the name.
+
+    Another model rounds otherwise, and is as good as another seed.
+    """
+    with contextlib.suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+        about = {name.strip(): value.strip() for name, value in pairs}
+        if about.keys() >= {"model name", "cpu family", "model"}:  # of x86
+            return f"{about['model name']} (family {about['cpu family']}, model {about['model']})"
     return platform.processor() or platform.machine()
 
 

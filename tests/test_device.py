@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from n2n.device import choose_device, exact_float32, memory_errors
+from n2n.device import choose_device, describe, exact_float32, memory_errors
 from n2n.errors import N2NError
 
 PEAK = """
@@ -32,6 +33,32 @@ def test_the_peak_of_a_run_is_without_the_runs_before_it() -> None:
     whole, own = map(float, done)
     assert whole > 600
     assert own < whole - 500
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+
+processor\t: 1
+model name\t: another
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        (CPUINFO, "AMD EPYC (family 25, model 17), "),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", "of another kind, "),
+    ],
+)
+def test_a_processor_is_named_with_its_model(
+    said: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: said)
+    monkeypatch.setattr("platform.processor", lambda: "of another kind")
+    assert describe(torch.device("cpu")).startswith(named)
 
 
 def test_float32_is_float32_within_and_as_it_was_after() -> None:
