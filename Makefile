@@ -20,7 +20,7 @@ replicate: $(READY)
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESULTS),--results "$(RESULTS)")
 
 test: $(READY)
-	$(if $(N2N_DATA),N2N_DATA="$(abspath $(N2N_DATA))") $(VENV)/bin/python -m pytest
+	$(if $(N2N_DATA),N2N_DATA="$$(cd "$(N2N_DATA)" && pwd)") $(VENV)/bin/python -m pytest
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "n2n: making the virtual environment $(VENV) (two minutes, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "n2n: Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "n2n: installing the exact versions of requirements.lock"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@echo "n2n: installing n2n itself"

@@ -40,8 +40,8 @@ def now(device: torch.device) -> float:
 
     They do not count the time that other processes take, and so can be measured beside them.
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.process_time() if alone else time.perf_counter()
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import name_of, now, provenance, training, write_table
 from n2n.device import choose_device, choose_precision, exact_float32, keep_freed_memory
+from n2n.network import Down
 from n2n.settings import Settings, make_settings
 from n2n.training import build_network, train_step
 
@@ -68,7 +69,7 @@ def operations_and_bytes(settings: Settings, dtype: torch.dtype) -> tuple[float,
     with torch.device("meta"):
         network = build_network(settings, 0, torch.device("meta"))
         for module in network.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d | Down):  # whose own convolution is not called
                 module.register_forward_hook(count)
         images = torch.empty(settings.batch_size, 3, settings.image_size, settings.image_size)
         with FlopCounterMode(display=False) as counter:

@@ -170,7 +170,7 @@ def main() -> None:
                 }
             )
     rates = {}
-    for runs in RUNS[device.type]:
+    for runs in RUNS.get(device.type, (1, 2)):
         started = [
             subprocess.Popen(
                 [*program, json.dumps("run")], cwd=ROOT, stdin=subprocess.PIPE,

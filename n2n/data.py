@@ -174,7 +174,8 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
     gives its first frame.
 
     Raises:
-        N2NError: where the file is missing, damaged, not an image, huge, or of floats.
+        N2NError: where the file is missing, damaged, not an image, huge, or of floats or more than
+            16 bits.
     """
     with _open(path) as image:
         if image.mode == "F":
@@ -182,6 +183,8 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
                 f"{path} has floating-point pixels, of which nobody knows what is black and what "
                 "is white; export it with 8 or 16 bits."
             )
+        if image.mode == "I" and np.asarray(image).max() > 65535:
+            raise N2NError(f"{path} has more than 16 bits a pixel; export it with 8 or 16.")
         upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright).resize((size, size), Image.Resampling[resize.upper()])
         return np.asarray(rgb, dtype=np.uint8)
@@ -482,6 +485,10 @@ def _open(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise N2NError(f"There is no file {path}; restore it.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        if path.is_file() and getattr(error, "errno", None):  # the system's, not Pillow's
+            raise N2NError(
+                f"{path} cannot be read ({reason(error)}); see to that and start again."
+            ) from error
         state = "a folder, or a link that leads nowhere"
         if path.is_file():
             state = "truncated or not an image" if path.stat().st_size else "empty"

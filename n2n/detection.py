@@ -26,7 +26,7 @@ class Found(NamedTuple):
 class Detection:
     """What a network sees in a set of images; all tensors on the CPU."""
 
-    maps: Tensor  # float32, (N, S, S): the error of Eq. (9) at each pixel
+    maps: Tensor  # float32, (N, S, S): the error at each pixel, see `anomaly_map`
     scored: Tensor  # (N, S, S), from which the image scores are taken: the maps, or calibrated
     reconstructions: Tensor  # uint8, (N, 3, S, S), of the first noise draw
 

@@ -171,7 +171,8 @@ def describe(device: torch.device) -> str:
     """The device in words, for a run record."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {cores()} cores, {torch.get_num_threads()} threads"
+    by = "" if device.type == "cpu" else f"{device.type} of "
+    return f"{by}{_processor()}, {cores()} cores, {torch.get_num_threads()} threads"
 
 
 def _processor() -> str:

@@ -18,10 +18,10 @@ from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.device import memory_errors, out_of_memory
-from n2n.errors import N2NError
+from n2n.errors import N2NError, write_errors
 from n2n.files import write_whole
 from n2n.measurement import (
-    MARGINS,
+    MARGIN,
     Measured,
     aurocs,
     by_position,
@@ -102,6 +102,7 @@ def measure(
         "stopped": trained.stopped,
         "seconds": round(trained.seconds, 1),
         "commits": trained.commits,
+        "devices": trained.devices,
         "by": trained.origin,  # None: by this run
     }
 
@@ -149,7 +150,9 @@ def _train_and_trace(
         for name, part in {"test": images, "development": development}.items():
             found = detect(network, part.test, settings, device, expected=expected, progress=False)
             traced[epoch] |= {f"{name}_{level}": v for level, v in aurocs(part, found).items()}
-        _write_trace(key.work(results) / TRACE, traced)
+        path = key.work(results) / TRACE
+        with write_errors(path, "free some space or choose another --results folder"):
+            _write_trace(path, traced)
 
     trained = train(
         images.train,
@@ -207,7 +210,7 @@ def _measure(
         },
         "hidden_defects": hidden_defects(images, detected.scored),
         "hidden_alike": hidden_alike(images, detected.scored),
-        "hidden_alike_farther": hidden_alike(images, detected.scored, MARGINS // 2),
+        "hidden_alike_farther": hidden_alike(images, detected.scored, 2 * MARGIN),
         "threshold": {
             "image": float(image_scores(held_out_seen.scored[good])[settings.image_score].max()),
             "pixel": float(held_out_seen.maps[good].max()),
@@ -267,6 +270,7 @@ def _load_trained(record: Record, device: torch.device) -> Trained:
         stopped=training["stopped"],
         seconds=training["seconds"],
         commits=training.get("commits", [provenance["commit"]]),
+        devices=training.get("devices", [provenance["device"]]),
         origin=training.get("by")
         or {"variant": record.key.variant}
         | {name: provenance.get(name) for name in ("commit", "device", "compiled")},
@@ -304,6 +308,8 @@ def load_network(
         network.load_state_dict(saved["network"])
         threshold = {name: float(value) for name, value in saved["threshold"].items()}
         expected = Expected(**saved["expected"]) if saved.get("expected") else None
+    except N2NError as error:
+        raise N2NError(f"{file} is of another version of this program. {error}") from error
     except Exception as error:  # so can what is in it
         if out_of_memory(error):
             raise

@@ -55,8 +55,9 @@ def detect_files(
         keep_freed_memory()
     network, settings, threshold, expected = load_network(source, where)
     names = [path.stem for path in images]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    folded = [name.casefold() for name in names]  # as some file systems do
+    if len(set(folded)) < len(names):
+        twice = next(name for name in names if folded.count(name.casefold()) > 1)
         raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
     pictures = [(out / f"{name}_heat.png", out / f"{name}_overlay.png") for name in names]
     given = {realpath(path) for path in images}

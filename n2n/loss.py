@@ -252,8 +252,8 @@ def error_map(reconstruction: Tensor, original: Tensor, settings: Settings) -> T
     weighted by the Gaussian of sigma_M, the last, around each pixel. Channels are averaged.
 
     Args:
-        reconstruction: normalised, (N, 3, H, W); any floating type, computed in float32 at least.
-        original: normalised, the same shape.
+        reconstruction: normalised, (N, 3, H, W); any floating type.
+        original: normalised, the same shape, of the type in which it is computed.
         settings: alpha, sigmas, c1, c2, border and loss_range.
 
     Returns:

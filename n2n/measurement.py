@@ -22,7 +22,7 @@ from n2n.records import provenance
 from n2n.settings import IMAGE_SCORES, Settings
 from n2n.synthetic import KINDS, synthetic_defects
 
-MARGINS = 16  # hidden around a defect: one such part of the side, as the loss's filters reach far
+MARGIN = 1 / 16  # of the side, hidden around a defect, as the loss's filters reach far
 BLUR = 4.0  # pixels, of the blurred image
 MOST_SYNTHETIC = 30  # held-out images that get synthetic defects; three each
 
@@ -161,7 +161,7 @@ def hidden_defects(images: Category, maps: torch.Tensor) -> dict[str, float | No
 
 
 def hidden_alike(
-    images: Category, maps: torch.Tensor, margins: int = MARGINS
+    images: Category, maps: torch.Tensor, margin: float = MARGIN
 ) -> dict[str, float | None]:
     """`hidden_defects`, but what is hidden in a bad image is hidden in the good ones, too.
 
@@ -173,7 +173,7 @@ def hidden_alike(
     """
     normal = maps[~images.labels]
     shares: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
-    rest = _beside_defects(images, margins)
+    rest = _beside_defects(images, margin)
     for one, left in zip(maps[images.labels], rest[images.labels], strict=True):
         if len(normal) and left.any():
             others, own = image_scores(normal[:, left]), image_scores(one[left][None])
@@ -183,9 +183,9 @@ def hidden_alike(
     return {name: sum(found) / len(found) if found else None for name, found in shares.items()}
 
 
-def _beside_defects(images: Category, margins: int = MARGINS) -> torch.Tensor:
+def _beside_defects(images: Category, margin: float = MARGIN) -> torch.Tensor:
     """All pixels but those in and around the defects, (N, S, S)."""
-    grow = images.masks.shape[-1] // margins
+    grow = int(images.masks.shape[-1] * margin)
     side = 2 * grow + 1
     # The maximum over a square is that over its columns' maxima; this is eight times as fast.
     grown = F.max_pool2d(images.masks[:, None].float(), (side, 1), 1, (grow, 0))

@@ -16,6 +16,7 @@ Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -146,11 +147,14 @@ def bootstrap_image(
     scores, labels = _checked(scores, labels)
     if not _defined(labels):
         return dict.fromkeys(IMAGE_KEYS, (math.nan, math.nan))
-    # One bin for each distinct score, so nothing is lost.
-    distinct, place = np.unique(-scores, return_inverse=True)
-    bins = place[:, None] == np.arange(len(distinct))
-    counts = np.stack([bins & ~labels[:, None], bins & labels[:, None]]).astype(np.float64)
-    return _intervals(counts, labels, repeats, seed)
+    order = np.argsort(-scores, kind="stable")
+    ties = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # a score's first image
+
+    def drawn(weights: Floats) -> list[Floats]:
+        kinds = (weights * ~labels, weights * labels)
+        return [np.add.reduceat(kind[:, order], ties, axis=1) for kind in kinds]
+
+    return _intervals(drawn, labels, repeats, seed)
 
 
 def bootstrap_pixel(
@@ -189,7 +193,7 @@ def bootstrap_pixel(
         counts[1, index] = np.bincount(place[mask], minlength=length)
         counts[2, index] = np.bincount(place[mask], _region_shares(mask), length)
     anomalous: Labels = np.any(masks, axis=(1, 2))
-    return _intervals(counts, anomalous, repeats, seed)
+    return _intervals(lambda weights: weights @ counts, anomalous, repeats, seed)
 
 
 def _checked(
@@ -320,13 +324,14 @@ def _quantiles(scores: Scores, count: int) -> Scores:
 
 
 def _intervals(
-    counts: Floats, anomalous: Labels, repeats: int, seed: int
+    counts: Callable[[Floats], Iterable[Floats]], anomalous: Labels, repeats: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of `_measure` over draws of images, each class apart.
 
     Args:
-        counts: (2 or 3, N, K), of each image in bins of falling score: negatives, positives and,
-            for AUPRO, positives divided by the size of their region.
+        counts: of draws, how often each has which image, (R, N), the numbers in bins of falling
+            score, (R, K) each: negatives, positives and, for AUPRO, positives divided by the size
+            of their region.
         anomalous: (N,), the class of each image.
         repeats: number of draws.
         seed: of the draws.
@@ -339,7 +344,7 @@ def _intervals(
     weights = np.array([np.bincount(images, minlength=len(anomalous)) for images in drawn], float)
     parts: list[dict[str, Floats]] = []
     for some in np.array_split(weights, -(-repeats // 64)):  # bounds the memory
-        negative, positive, *overlap = some @ counts
+        negative, positive, *overlap = counts(some)
         reached = negative.cumsum(-1)
         with np.errstate(invalid="ignore"):  # NaN for a draw without a normal pixel
             parts.append(

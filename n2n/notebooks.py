@@ -133,15 +133,23 @@ def _gpus() -> list[str]:
     """The GPUs that this process may use, without asking PyTorch, which would take hold of one."""
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"],
             capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
+        ).stdout.splitlines()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         listed = []
+    identifiers = [line.split(",")[0] for line in listed]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return listed
+        return identifiers
     # Others may see the same GPU under its identifier, and the lock must have one name
-    known = {str(index): identifier for index, identifier in enumerate(listed)}
-    names = (name.strip() for name in visible.split(","))
+    known = {str(index): identifier for index, identifier in enumerate(identifiers)}
+    names = [name.strip() for name in visible.split(",")]
+    models = {line.split(",")[1] for line in listed}
+    by_bus = len(models) < 2 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if not by_bus and not known.keys().isdisjoint(names):
+        raise N2NError(
+            "The GPUs of this machine differ, and CUDA counts the fastest first, nvidia-smi does "
+            "not; set CUDA_DEVICE_ORDER=PCI_BUS_ID."
+        )
     return [known.get(name, name) for name in names if name not in ("", "-1")]

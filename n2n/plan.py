@@ -101,7 +101,7 @@ class Run:
 
 
 def run_of(record: Record) -> Run:
-    """The run that makes a record again.
+    """The run that makes a record again, but for its trace, whose interval no record tells.
 
     It follows the record's settings, not its command: early ones name no precision, and take for
     granted what was then the preset.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from n2n.baselines.settings import BaselineSettings
@@ -22,7 +22,7 @@ def work_of(run: Run) -> float:
     settings = run.settings
     images = EXPECTED_COUNTS.get((run.dataset, run.category), (100,))[0]
     if isinstance(settings, BaselineSettings):
-        return images * (settings.epochs or 1) * settings.image_size**2 / 1e7
+        return images * max(settings.epochs, 1) * settings.image_size**2 / 1e7
     return images * settings.epochs * (settings.image_size * settings.width) ** 2 / 1e11
 
 
@@ -69,12 +69,12 @@ def overview(study: Study, results: Path) -> str:
 
 
 def _time_left(states: dict[Run, str], left: list[Run], results: Path) -> str:
-    spent: Counter[str] = Counter()
-    worked: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
+    worked: dict[str, float] = defaultdict(float)
     for run, found in states.items():
         if found == "done" and (seconds := _seconds(run, results)) is not None:
-            spent[run.key.method] += seconds  # type: ignore[assignment]
-            worked[run.key.method] += work_of(run)  # type: ignore[assignment]
+            spent[run.key.method] += seconds
+            worked[run.key.method] += work_of(run)
     training = _without_shared(states, left, results)
     unknown = sorted({run.key.method for run in training} - worked.keys())
     known = [run for run in training if run.key.method in worked]

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -44,6 +45,8 @@ def check_kind(name: str, value: object, kind: Any) -> None:
     else:
         holds, rule = isinstance(value, kind), "true or false" if kind is bool else "a word"
     if not holds:
+        if kind is float and isinstance(value, str) and re.fullmatch(r"\d+e-\d+", value):
+            rule += f"; YAML needs a point in it, {value.replace('e', '.0e')}"
         raise N2NError(f"The setting {name}={value} must be {rule}.")
 
 
@@ -190,7 +193,10 @@ class Settings:
             "patience": (self.patience >= 1, "at least 1"),
             "weight_average": (0 <= self.weight_average < 1, "from 0 to below 1"),
             "validation_fraction": (0 < self.validation_fraction < 1, "between 0 and 1"),
-            "noise_draws": (self.noise_draws >= 1, "at least 1"),
+            "noise_draws": (
+                self.noise_draws == 1 or (self.noise_draws > 1 and self.test_noise > 0),
+                "at least 1, and 1 where test images get no noise",
+            ),
             "map_sigma": (
                 0 <= self.map_sigma <= self.image_size / 8,
                 "between 0 and an eighth of the image size",

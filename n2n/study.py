@@ -78,7 +78,7 @@ def missing_runs(
                 else []
             )
             shown = max((record.content["settings"]["epochs"] for record in there), default=0)
-            if shown > (settings.epochs or 0):
+            if shown > settings.epochs:
                 continue
             done = {record.key.seed for record in there} if shown == settings.epochs else set()
             wanted = [Run(dataset, category, settings, seed) for seed in seeds]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise
 from n2n.device import (
     compile_errors,
+    describe,
     exact_float32,
     keep_freed_memory,
     memory_errors,
@@ -49,6 +50,7 @@ class Trained:
     stopped: str  # 'early' or 'epochs'
     seconds: float  # of training, over all interruptions
     commits: list[str | None]  # of the program, in turn: more than one if another one went on
+    devices: list[str | None]  # likewise
     origin: dict[str, str | None] | None = None  # the run that trained it, where it was another
 
 
@@ -106,7 +108,8 @@ def train(
     """Train a network on normal images until the loss stops falling.
 
     Every epoch draws its order and its noise from the seed and its own number, so a run that
-    continues from a checkpoint ends with the numbers of an undisturbed one.
+    continues from a checkpoint on the same machine ends with the numbers of an undisturbed one: on
+    a CPU to the last bit.
 
     Args:
         images: all training images, uint8, (N, 3, S, S), validation among them.
@@ -147,7 +150,7 @@ def train(
             running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
             average = AveragedModel(network, multi_avg_fn=running_mean)
             optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
-        state = _State(network, average, optimiser, schedule, identity)
+        state = _State(network, average, optimiser, schedule, identity, describe(device))
         kept = state.kept
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
@@ -217,6 +220,7 @@ def train(
         stopped="early" if state.waited >= settings.patience else "epochs",
         seconds=sum(row["seconds"] for row in state.history),
         commits=state.commits,
+        devices=state.devices,
     )
 
 
@@ -390,10 +394,11 @@ class _State:
         optimiser: torch.optim.Optimizer,
         schedule: CosineAnnealingLR,
         identity: dict[str, Any],
+        device: str,
     ) -> None:
         self.network, self.average = network, average
         self.optimiser, self.schedule = optimiser, schedule
-        self.identity = identity
+        self.identity, self.device = identity, device
         self.epoch = 0
         self.waited = 0
         self.best_loss = float("inf")
@@ -401,6 +406,7 @@ class _State:
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.commits: list[str | None] = []
+        self.devices: list[str | None] = []
 
     @property
     def kept(self) -> nn.Module:
@@ -411,8 +417,9 @@ class _State:
         """Count the epoch, and keep the weights if its loss is the lowest so far."""
         self.epoch += 1
         self.history.append(row)
-        if self.commits[-1:] != [commit()]:
-            self.commits.append(commit())
+        for every, now in ((self.commits, commit()), (self.devices, self.device)):
+            if every[-1:] != [now]:
+                every.append(now)
         loss = row["validation_loss" if settings.monitor == "validation" else "train_loss"]
         if loss < self.best_loss:
             self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
@@ -437,6 +444,7 @@ class _State:
             "best_weights": self.best_weights,
             "history": self.history,
             "commits": self.commits,
+            "devices": self.devices,
         }
         mend = "free some space or choose another --results folder; the one before it is kept"
         with write_errors(f"The checkpoint {path}", mend, (OSError, RuntimeError)):
@@ -472,5 +480,6 @@ class _State:
             for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
                 setattr(self, name, state[name])
             self.commits = state.get("commits", [None])  # older checkpoints do not say
+            self.devices = state.get("devices", [None])
         except (RuntimeError, ValueError, KeyError) as error:
             raise other_version from error

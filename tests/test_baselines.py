@@ -261,7 +261,7 @@ def test_the_maps_are_those_of_anomalibs_engine(
     )
     engine = Engine(
         default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=settings.epochs or 1,
+        enable_model_summary=False, max_epochs=settings.epochs,
     )  # fmt: skip
     engine.fit(theirs, train_dataloaders=batches)
     asked = torch.utils.data.DataLoader(dataset, 8, collate_fn=collate)

@@ -317,6 +317,15 @@ def test_detect_overwrites_no_image_that_it_is_given(
     assert (outcome.exit_code, "holds a run record" in outcome.output) == (1, True)
 
 
+def test_detect_writes_no_picture_over_another(finished: Path, tmp_path: Path) -> None:
+    images = [tmp_path / "Photo.jpg", tmp_path / "photo.png"]  # one name for some file systems
+    for image in images:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(image)
+    outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", *images)
+    assert outcome.exit_code == 1
+    assert "Two images are called 'Photo'" in outcome.output
+
+
 def test_detect_leaves_no_half_a_picture(
     finished: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +410,13 @@ def test_weights_are_not_foreign_where_the_memory_is_too_small(
     monkeypatch.setattr(moment, greedy)
     with pytest.raises(N2NError, match="memory is too small for this run; close other programs"):
         load_network(finished, torch.device("cpu"))
+
+
+def test_weights_of_another_version_are_named_so(finished: Path, tmp_path: Path) -> None:
+    saved = torch.load(finished / "weights.pt", weights_only=True)
+    torch.save(saved | {"settings": saved["settings"] | {"younger": 1}}, tmp_path / "weights.pt")
+    with pytest.raises(N2NError, match=r"another version of this program.*'younger'"):
+        load_network(tmp_path, torch.device("cpu"))
 
 
 def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:

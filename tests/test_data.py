@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -255,6 +257,27 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     path = save(tmp_path / "bomb.png", np.zeros((100, 100), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
     with pytest.raises(N2NError, match=r"bomb\.png has too many pixels"):
+        decode_image(path, 64)
+
+
+def test_more_than_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.full((64, 64), 65536, np.int32)).save(path)
+    with pytest.raises(N2NError, match=r"deep.tiff has more than 16 bits a pixel; export it"):
+        decode_image(path, 64)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_a_sound_image_that_cannot_be_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = save(tmp_path / "sound.png", np.zeros((64, 64), np.uint8))
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(N2NError, match=f"sound.png cannot be read \\({os.strerror(number)}\\)"):
         decode_image(path, 64)
 
 

@@ -59,6 +59,7 @@ def test_a_processor_is_named_with_its_model(
     monkeypatch.setattr(Path, "read_text", lambda _: said)
     monkeypatch.setattr("platform.processor", lambda: "of another kind")
     assert describe(torch.device("cpu")).startswith(named)
+    assert describe(torch.device("mps")).startswith(f"mps of {named}")
 
 
 def test_float32_is_float32_within_and_as_it_was_after() -> None:

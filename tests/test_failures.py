@@ -147,3 +147,22 @@ def test_two_runs_share_no_gpu_unless_asked(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with gpu_slot() as none:
         assert none is None
+
+
+def test_gpus_that_differ_are_counted_as_nvidia_smi_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "GPU-a, NVIDIA T400\nGPU-b, NVIDIA H200\n"
+    done = subprocess.CompletedProcess([], 0, stdout=said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    with gpu_slot() as gpu:
+        assert gpu == "GPU-a"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(N2NError, match=r"differ.*set CUDA_DEVICE_ORDER=PCI_BUS_ID"), gpu_slot():
+        pass
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    with gpu_slot() as gpu:
+        assert gpu == "GPU-a"

@@ -97,7 +97,7 @@ def test_hidden_alike_compares_the_same_pixels(category: Category) -> None:
     assert hidden_defects(category, maps)["max"] == 0.0
     maps[:2, 12:36, 22:46] = 9  # up to 8 pixels from the masks: an eighth of the side
     assert hidden_alike(category, maps)["max"] == 0.0
-    assert hidden_alike(category, maps, 8)["max"] > 0
+    assert hidden_alike(category, maps, 1 / 8)["max"] > 0
     alike = torch.ones(4, 64, 64)
     assert hidden_alike(category, alike) == {"max": 0.5, "mean": 0.5, "top1%": 0.5}
     everywhere = replace(category, masks=category.labels[:, None, None].expand(4, 64, 64))

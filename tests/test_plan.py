@@ -121,6 +121,7 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
         (HEAD + "- {dataset: D, categories: [a], variants: [1]}\n", "set of settings"),
         (HEAD + "- {dataset: D, categories: [a], base: {nois: 1}}\n", "no setting 'nois'"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 1e-1x}}\n", "must be a number"),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: 3e-1}}\n", "a point in it, 3.0e-1"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 2}}\n", "between 0 and 1"),
         (HEAD + "- {dataset: D, categories: [a], preset: best}\n", "no preset 'best'"),
         (HEAD + "- {dataset: D, categories: [a], weights: a.pth}\n", "n2n uses none"),

@@ -295,6 +295,12 @@ def test_values_out_of_range_are_named(name, value):
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize("without", [{"noise": 0.0}, {"noise_at_test": False}])
+def test_without_noise_there_is_but_one_draw(without):
+    with pytest.raises(N2NError, match="noise_draws=4 must be at least 1, and 1 where test images"):
+        make_settings(noise_draws=4, **without)
+
+
 def test_sigmas_are_bounded_by_the_image():
     """A window of four sigmas on either side must not be mirrored twice."""
     assert make_settings(image_size=64, sigmas=(8.0,)).sigmas == (8.0,)

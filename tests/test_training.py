@@ -184,21 +184,25 @@ def interrupted(
     return state
 
 
-def test_a_training_names_every_commit_that_worked_on_it(
+def test_a_training_names_every_commit_and_device_that_worked_on_it(
     images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(training, "commit", lambda: "first")
+    monkeypatch.setattr(training, "describe", lambda _: "here")
     begun = interrupted(images, replace(tiny, epochs=3), checkpoint, after=1)
     for commit in ("second", "third"):  # the third finds nothing left to do
         monkeypatch.setattr(training, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(training, "describe", lambda _: "there")
         trained = run(images, replace(tiny, epochs=3), checkpoint=checkpoint)
         assert trained.commits == ["first", "second"]
-    del begun["commits"]  # of a version that did not count them
+        assert trained.devices == ["here", "there"]
+    del begun["commits"], begun["devices"]  # of a version that did not count them
     torch.save(begun, checkpoint)
     trained = run(images, replace(tiny, epochs=3), checkpoint=checkpoint)
     assert trained.commits == [None, "third"]
+    assert trained.devices == [None, "there"]
 
 
 def test_a_checkpoint_of_another_network_is_refused(

@@ -87,7 +87,9 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
     all of them as in an analysis of variance with one factor (Montgomery, *Design and Analysis of
     Experiments*, section 3.3): it takes luck to be equally large with any choice. ``of a
     difference`` is the same of the difference from the base with the same seed, and ``reach``
-    how far the 95 % interval of one such difference reaches, by Student's distribution.
+    how far the 95 % interval of one such difference reaches, by Student's distribution. All
+    differences share the base's few trainings, so that the degrees of freedom are fewer than they
+    are counted, and intervals miss together or not at all.
 
     Returns:
         Index: category, level. Columns: of a training, of a difference, degrees (of freedom, of
@@ -159,7 +161,8 @@ def beyond_chance(found: pd.DataFrame) -> str:
     beyond = int(((trained["low"] > 0) | (trained["high"] < 0)).sum())
     return (
         f"Of {len(trained)} such intervals {beyond} exclude zero; about {0.05 * len(trained):.0f} "
-        "would if no choice had any effect."
+        "would on average if no choice had any effect, and by chance several times as many, as all "
+        "share the base's trainings."
     )
 
 

@@ -100,21 +100,30 @@ def score_table(record: Record) -> HTML:
 def provenance_table(record: Record) -> HTML:
     """Where the numbers of a record come from."""
     origin, data = record.content["provenance"], record.content["data"]
+    training = record.content["training"]
+    by = training.get("by")  # the run whose network this is another use of
+    devices = training.get("devices", [])
     rows = {
         "record": record.folder.as_posix(),
         "rerun": f"{run_of(record).command} --results NEW",
         "date": origin["date"],
         "commit": origin["commit"] or "not from a checkout",
         "device": f"{origin['device']}, {origin['precision']}",
+        "trained": f"by {by['variant']}, commit {by.get('commit')}, on {by.get('device')}"
+        if by
+        else ", then ".join(map(str, devices)) * (len(devices) > 1),
         "versions": ", ".join(f"{name} {v}" for name, v in origin["packages"].items()),
         "time": f"{origin['wall_seconds'] / 60:.1f} min in all, "
-        f"{record.content['training']['seconds'] / 60:.1f} min of training",
-        "peak memory": ("" if origin.get("peak_memory_of") == "this run" else "at most ")
+        f"{training['seconds'] / 60:.1f} min of training",
+        "peak memory": None  # of the training there is none
+        if by
+        else ("" if origin.get("peak_memory_of") == "this run" else "at most ")
         + f"{origin['peak_memory_mib']} MiB",
         "data": f"{data['train']} training images, {data['test_good']} normal and "
         f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",
     }
-    frame = pd.DataFrame({"": list(rows), "provenance": list(rows.values())})
+    told = {name: text for name, text in rows.items() if text}
+    frame = pd.DataFrame({"": list(told), "provenance": list(told.values())})
     return html_table(frame, fit=True)
 
 

@@ -131,7 +131,7 @@ def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Rec
         settings = BaselineSettings(**values)
         if settings.changed().keys() <= {"epochs", "batch_size", "quantity"}:
             row = rows.setdefault((row_label(values, budget=False), key.part), {})
-            row.setdefault((settings.epochs or 0, settings.batch_size or 0), []).append(record)
+            row.setdefault((settings.epochs, settings.batch_size), []).append(record)
     for (name, part), budgets in rows.items():
         check_same_images([record for found in budgets.values() for record in found])
         runs.setdefault(name, {})[part] = budgets[max(budgets)]

@@ -77,9 +77,9 @@ def fit_anomalib(
 
 def see(images: Tensor, settings: BaselineSettings) -> Tensor:
     """Images, uint8, as the method was made to see them."""
-    if settings.source in (EMBEDDED, NOTHING):
+    if settings.backbone in (EMBEDDED, NOTHING):
         return normalise(images)  # EfficientNet-Lite0's mean and deviation are 0.5, too
-    if settings.source in TEXTURES:
+    if settings.backbone in TEXTURES:
         return images.float() / 255
     mean, deviation = (torch.tensor(values)[:, None, None] for values in IMAGENET)
     return (images.float() / 255 - mean) / deviation
@@ -110,7 +110,7 @@ def _fit_once(
     from anomalib.models.image.padim.torch_model import PadimModel
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    backbone = BACKBONES[settings.source]
+    backbone = BACKBONES[settings.backbone]
     if settings.method == "padim":
         model = PadimModel(
             backbone.timm, list(backbone.layers[:3]), pre_trained=False,
@@ -121,13 +121,13 @@ def _fit_once(
             backbone.layers[1:3], backbone.timm, pre_trained=False,
             num_neighbors=settings.neighbours,
         )  # fmt: skip
-    _load_weights(model.feature_extractor.feature_extractor, settings.source, weights)
+    _load_weights(model.feature_extractor.feature_extractor, settings.backbone, weights)
     model = model.to(device)
     model.train()
     model.feature_extractor.eval()
     patches: Tensor | None = None  # made once, as a list and its concatenation take twice as much
     for batch in tqdm(
-        torch.split(images, settings.batch_size or 1), desc="features", disable=not progress
+        torch.split(images, settings.batch_size), desc="features", disable=not progress
     ):
         model(see(batch, settings).to(device))
         if settings.method == "patchcore":
@@ -203,16 +203,16 @@ def _module(settings: BaselineSettings, weights: Path | None) -> Any:
         "visualizer": False,
     }
     if settings.method == "draem":
-        files = _textures(settings.source, weights)
+        files = _textures(settings.backbone, weights)
         module: Any = Draem(
             dtd_dir=files[0].parent, **options
         )  # a folder that is there: no download
         module.augmenter.anomaly_source_paths = files
         module.model.to(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
         return module
-    backbone = BACKBONES[settings.source]
+    backbone = BACKBONES[settings.backbone]
     options["pre_trained"] = False
-    lite = settings.source == EMBEDDED
+    lite = settings.backbone == EMBEDDED
     if settings.method == "cflow":
         # Its steps are of 64 patches each; small images have fewer on the coarsest layer.
         fibres = min(64, (settings.image_size // 32) ** 2)
@@ -228,7 +228,7 @@ def _module(settings: BaselineSettings, weights: Path | None) -> Any:
         if lite:
             _flow_on_lite(module.model)
         extractor = module.model.feature_extractor
-    _load_weights(extractor, settings.source, weights)
+    _load_weights(extractor, settings.backbone, weights)
     return module
 
 
@@ -302,7 +302,7 @@ def _train(
     def collate(rows: list[tuple[Tensor]]) -> Any:
         return ImageBatch(image=see(torch.stack([image for (image,) in rows]), settings))
 
-    size, epochs = settings.batch_size or 1, settings.epochs or 1
+    size, epochs = settings.batch_size, settings.epochs
     batches = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(images), size, shuffle=True, drop_last=len(images) > size,
         collate_fn=collate,

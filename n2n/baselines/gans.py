@@ -303,7 +303,7 @@ def fit_gan(
         keep_freed_memory()
     gan = build_gan(settings, seed, device).train()
     optimisers = build_optimisers(gan, device)
-    size, epochs = settings.batch_size or 1, settings.epochs or 1
+    size, epochs = settings.batch_size, settings.epochs
     # A rest would weigh more per image than a whole batch; each epoch leaves out others.
     steps = max(len(images) // size, 1)
     order = torch.Generator().manual_seed(seed)

@@ -25,7 +25,7 @@ from n2n.data import Category
 from n2n.detection import image_scores
 from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
-from n2n.measurement import MARGINS, Measured, hidden_alike, hidden_defects, measure_test
+from n2n.measurement import MARGIN, Measured, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
 
 BATCH = 8
@@ -67,7 +67,7 @@ def measure(
             **measure_test(images, maps, {"own": scores, **image_scores(maps)}, "own"),
             "hidden_defects": hidden_defects(images, maps),
             "hidden_alike": hidden_alike(images, maps),
-            "hidden_alike_farther": hidden_alike(images, maps, MARGINS // 2),
+            "hidden_alike_farther": hidden_alike(images, maps, 2 * MARGIN),
             "untrained": None,
             "training": {"seconds": round(fitted - start, 1)},
             "inference": {"seconds_per_image": round((scored - fitted) / len(images.test), 4)},
@@ -97,8 +97,8 @@ def fit(
         N2NError: where the extra is not installed, the weights do not fit or are not needed, the
             method has no training to be of that precision, or a training fails.
     """
-    if weights is not None and brought(settings.source) is None:
-        own = settings.method if settings.source == NOTHING else settings.source
+    if weights is not None and brought(settings.backbone) is None:
+        own = settings.method if settings.backbone == NOTHING else settings.backbone
         raise N2NError(f"{own} needs no file beside the images; leave --weights out.")
     if precision != torch.float32 and not METHODS[settings.method].epochs:
         raise N2NError(f"{settings.method} trains nothing; leave --precision out.")

@@ -87,34 +87,27 @@ FAMILIES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaselineSettings:
     """What a run of a baseline is made of, apart from its data and its seed.
 
-    ``None`` stands for the method's own value.
+    `make_baseline_settings` knows the method's own values.
     """
 
     method: str
-    backbone: str | None = None  # or textures, or 'own'
+    backbone: str  # or textures, or 'own'
     image_size: int = 256
     coreset: float = 0.01  # PatchCore: share of the patches in its memory
     neighbours: int = 9  # PatchCore: for the weight of the image score
-    epochs: int | None = None
-    batch_size: int | None = None
+    epochs: int  # 0: of a method that trains nothing
+    batch_size: int
     side: int = 8  # nearest thumbnail: pixels along each side
     quantity: Quantity = "brightness"  # mean of the image: of what
 
     def __post_init__(self) -> None:
-        """Fill in the method's values; refuse unknown names and values out of range."""
+        """Refuse unknown names and values out of range."""
         _check_method(self.method)
         method = METHODS[self.method]
-        own = {
-            "backbone": method.backbones[0], "epochs": method.epochs,
-            "batch_size": method.batch_size,
-        }  # fmt: skip
-        for name, value in own.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
         for name in ("image_size", "neighbours", "epochs", "batch_size", "side"):
             check_kind(name, getattr(self, name), int)
         check_kind("coreset", self.coreset, float)
@@ -142,12 +135,6 @@ class BaselineSettings:
                 )
 
     @property
-    def source(self) -> str:
-        """What the method brings from outside the images: a backbone, textures, or 'own'."""
-        assert self.backbone is not None  # filled in above
-        return self.backbone
-
-    @property
     def standard(self) -> bool:
         """Whether nothing but the budget and the backbone departs from the method's own values."""
         return self.changed().keys() <= {"epochs", "batch_size"}
@@ -155,13 +142,13 @@ class BaselineSettings:
     @property
     def variant(self) -> str:
         """The backbone and what departs from the defaults, as a folder's name."""
-        return self.source + "".join(
+        return self.backbone + "".join(
             f"_{name.replace('_', '-')}-{_short(value)}" for name, value in self.changed().items()
         )
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not the method's own, apart from the backbone."""
-        base = asdict(BaselineSettings(self.method))
+        base = asdict(make_baseline_settings(self.method))
         return {
             name: value
             for name, value in asdict(self).items()
@@ -208,20 +195,24 @@ def make_baseline_settings(method: str, /, **changes: Any) -> BaselineSettings:
             f"There is no setting {unknown[0]!r} of {method}; the settings are "
             f"{', '.join(sorted(known_settings(method)))}."
         )
-    return BaselineSettings(method, **given)
+    own = METHODS[method]
+    values: dict[str, Any] = {
+        "backbone": own.backbones[0], "epochs": own.epochs, "batch_size": own.batch_size,
+    }  # fmt: skip
+    return BaselineSettings(method=method, **(values | given))
 
 
-def brought(source: str) -> str | None:
+def brought(backbone: str) -> str | None:
     """The file that the user brings for a backbone or for textures (unpacked); None for neither."""
-    if source == "textures-dtd":
+    if backbone == "textures-dtd":
         return DTD_ARCHIVE
-    return BACKBONES[source].file if source in BACKBONES else None
+    return BACKBONES[backbone].file if backbone in BACKBONES else None
 
 
 def command_options(settings: BaselineSettings) -> list[str]:
     """The options of ``n2n run`` that give these settings, not yet quoted for a shell."""
-    options = ["--method", settings.method, "--backbone", settings.source]
-    if file := brought(settings.source):
+    options = ["--method", settings.method, "--backbone", settings.backbone]
+    if file := brought(settings.backbone):
         options += ["--weights", DTD_FOLDER if file == DTD_ARCHIVE else file]
     for name, value in settings.changed().items():
         options += ["--set", f"{name}={value}"]
@@ -235,7 +226,7 @@ def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool
     Without the budget, the name is that of the method and what it works with alone.
     """
     method, run = METHODS[settings["method"]], BaselineSettings(**settings)
-    parts = [run.quantity if run.method == "image-mean" else LABELS[run.source]]
+    parts = [run.quantity if run.method == "image-mean" else LABELS[run.backbone]]
     if budget:
         changed = run.changed()
         changed.pop("quantity", None)
