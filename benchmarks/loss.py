@@ -119,7 +119,18 @@ def by_hand(x: Tensor, y: Tensor) -> Tensor:
     return loss.total_loss(x, y, SETTINGS)
 
 
+def by_triton(x: Tensor, y: Tensor) -> Tensor:
+    from benchmarks.triton_filter import gaussian_filter  # Triton comes with PyTorch for CUDA
+
+    kept, loss.gaussian_filter = loss.gaussian_filter, gaussian_filter
+    try:
+        return by_hand(x, y)
+    finally:
+        loss.gaussian_filter = kept
+
+
 OURS = "n2n, gradient by hand"
+TRITON = "n2n, Triton kernel"
 METHODS: dict[str, tuple[Method, str]] = {
     "dense convolution, 33x33": (dense, "33 taps, zero border"),
     "kornia MS_SSIMLoss": (kornia, "33 taps, zero border"),
@@ -128,6 +139,7 @@ METHODS: dict[str, tuple[Method, str]] = {
     "n2n, matrix products, autograd": (by_matrices, "the same"),
     "n2n, autograd": (automatic, "the same"),
     OURS: (by_hand, "the same"),
+    TRITON: (by_triton, "the same"),
 }
 
 
@@ -179,6 +191,8 @@ def main() -> None:
 
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type != "cuda":
+        del METHODS[TRITON]
     x, y = pair(options.size, options.batch, device)
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     values: dict[str, float] = {}
