@@ -14,6 +14,8 @@ from n2n.device import exact_float32, memory_errors, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
+BATCH = 8  # images at a time; changes the speed and the memory, not the result
+
 
 class Found(NamedTuple):
     """What a method other than ours finds in images: raw, higher means more anomalous."""
@@ -67,7 +69,7 @@ def detect(
     precision: torch.dtype = torch.float32,
     *,
     expected: Expected | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     progress: bool = True,
 ) -> Detection:
     """Reconstruct corrupted images and map the error of each pixel.

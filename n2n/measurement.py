@@ -14,7 +14,7 @@ from torch import Tensor
 from n2n import metrics
 from n2n.corruption import normalise
 from n2n.data import Category
-from n2n.detection import Detection, anomaly_map, image_scores
+from n2n.detection import BATCH, Detection, anomaly_map, image_scores
 from n2n.device import describe, exact_float32, memory_errors, peak_memory_mib
 from n2n.loss import gaussian_filter
 from n2n.plan import Run
@@ -314,11 +314,7 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     found = {}
     for name, stand_in in stand_ins.items():
         with memory_errors("close other programs"), exact_float32():
-            maps = torch.cat(
-                [
-                    anomaly_map(stand_in(x0), x0, settings).cpu()
-                    for x0 in (normalise(part.to(device)) for part in torch.split(images.test, 8))
-                ]
-            )
+            parts = (normalise(part.to(device)) for part in torch.split(images.test, BATCH))
+            maps = torch.cat([anomaly_map(stand_in(x0), x0, settings).cpu() for x0 in parts])
         found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])
     return found

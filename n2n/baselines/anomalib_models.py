@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from n2n.baselines.settings import BACKBONES, EMBEDDED, NOTHING, RESNET, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
+from n2n.detection import BATCH
 from n2n.device import keep_freed_memory
 from n2n.errors import N2NError
 
@@ -359,7 +360,7 @@ class _CflowMaps(nn.Module):
         model.anomaly_map_generator = self
         model.eval()
         with torch.inference_mode():
-            for batch in tqdm(torch.split(images, 8), desc="reference", disable=not progress):
+            for batch in tqdm(torch.split(images, BATCH), desc="reference", disable=not progress):
                 model(see(batch, settings).to(device))
         self.learning = False
 

@@ -22,13 +22,12 @@ from n2n.baselines.gans import fit_gan
 from n2n.baselines.settings import METHODS, NOTHING, BaselineSettings, brought
 from n2n.baselines.trivial import fit_trivial
 from n2n.data import Category
-from n2n.detection import image_scores
+from n2n.detection import BATCH, image_scores
 from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
 from n2n.measurement import MARGIN, Measured, hidden_alike, hidden_defects, measure_test
 from n2n.plan import Run
 
-BATCH = 8
 ANOMALIB = ("anomalib", "timm", "torchvision")
 
 
