@@ -37,6 +37,26 @@ def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
     assert course.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
 
 
+def test_a_second_image_score_along_the_training(tmp_path: Path) -> None:
+    def files(folder: Path) -> None:
+        places = ("image_max", "image_mean", "image_top1%", "pixel")
+        row = {f"{part}_{level}": 0.5 for part in ("test", "development") for level in places}
+        pd.DataFrame([{"epoch": 1} | row, {"epoch": 2} | row]).to_csv(
+            folder / "trace.csv", index=False
+        )
+
+    for epochs in (100, 500):  # of which the larger budget is shown
+        write(tmp_path, make_settings("paper", epochs=epochs), files=files)
+    figure = course.full_size_figure(tmp_path, make_settings("paper"), other="mean")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "images by max, test", "images by mean, test", "pixels, test",
+        "images by max, synthetic", "images by mean, synthetic", "pixels, synthetic",
+    ]  # fmt: skip
+    assert all(line.get_ydata().tolist() == [50, 50] for line in axes.lines)
+    assert course.full_size_figure(tmp_path).legends == []  # no run of this preset
+
+
 def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
     settings = make_settings("replication")
     losses = {tmp_path: [1.0, 0.5, 0.75, 0.2, 0.3], tmp_path / "float32": [1.0, 0.5, 0.1]}

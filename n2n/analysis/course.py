@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, new_figure
+from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
 from n2n.analysis.selection import (
     category_names,
     of_the_same_seeds,
@@ -86,24 +86,35 @@ def trace_figure(results: Path, part: Part) -> Figure:
     return figure
 
 
-def full_size_figure(results: Path, settings: Settings = PRESETS["replication"]) -> Figure:
-    """Detection along the training of a preset's runs, on synthetic and on real defects."""
+def full_size_figure(
+    results: Path, settings: Settings = PRESETS["replication"], other: str | None = None
+) -> Figure:
+    """Detection along the training of a preset's runs, on synthetic and on real defects.
+
+    Images by the preset's score and, where it is named, by an ``other``.
+    """
     records = find_records(results)
     names = category_names(records)
     shown = {
         record.key for part in parts_of(records) for record in runs_of(records, *part, settings)
     }
     chosen = [(record, trace) for record, trace in traced(results) if record.key in shown]
-    rows = max(-(-len(chosen) // 2), 1)
-    figure, grid = new_figure(rows, 2, (9, 3.2 * rows), sharey=True)
+    own = settings.image_score
+    levels = [(f"image_{own}", "images", ANOMALOUS), ("pixel", "pixels", NORMAL)]
+    if other is not None:
+        levels[:1] = [
+            (f"image_{own}", f"images by {own}", ANOMALOUS),
+            (f"image_{other}", f"images by {other}", OURS),
+        ]
+    columns = 2 if len(chosen) > 1 else 1
+    rows = max(-(-len(chosen) // columns), 1)
+    figure, grid = new_figure(rows, columns, (9, 3.2 * rows), sharey=True)
     for axes in grid.flat[len(chosen) :]:
         axes.set_axis_off()
     for axes, (record, trace) in zip(grid.flat, chosen, strict=False):
         for part, style in (("test", "-"), ("development", ":")):
-            for level, colour in ((f"image_{settings.image_score}", ANOMALOUS), ("pixel", NORMAL)):
-                name = f"{'images' if level != 'pixel' else 'pixels'}, " + (
-                    "test" if part == "test" else "synthetic"
-                )
+            for level, name, colour in levels:
+                name += ", test" if part == "test" else ", synthetic"
                 values = 100 * trace[f"{part}_{level}"]
                 axes.plot(trace["epoch"], values, style, color=colour, label=name)
         category = names[record.key.part]
@@ -111,7 +122,10 @@ def full_size_figure(results: Path, settings: Settings = PRESETS["replication"])
     for axes in grid[:, 0]:
         axes.set_ylabel("AUROC, %")
     if chosen:
-        grid[0, 0].legend(fontsize="small")
+        figure.legend(
+            *grid[0, 0].get_legend_handles_labels(), fontsize="small",
+            loc="outside lower center", ncols=2,
+        )  # fmt: skip
     return figure
 
 
