@@ -69,6 +69,8 @@ def test_source_notebooks_have_no_outputs(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
 def test_every_benchmark_can_be_started(path: Path) -> None:
     """Nothing that it imports has moved."""
+    if path.stem == "triton_filter":
+        pytest.importorskip("triton", reason="Triton is not installed")
     assert importlib.import_module(f"benchmarks.{path.stem}")
 
 
