@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import pytorch_msssim
 import torch
@@ -108,11 +109,8 @@ def automatic(x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_matrices(x: Tensor, y: Tensor) -> Tensor:
-    kept, loss._by_convolutions = loss._by_convolutions, loss._by_matrices
-    try:
+    with patch.object(loss, "_by_convolutions", loss._by_matrices):
         return automatic(x, y)
-    finally:
-        loss._by_convolutions = kept
 
 
 def by_hand(x: Tensor, y: Tensor) -> Tensor:
@@ -122,11 +120,8 @@ def by_hand(x: Tensor, y: Tensor) -> Tensor:
 def by_triton(x: Tensor, y: Tensor) -> Tensor:
     from benchmarks.triton_filter import gaussian_filter  # Triton comes with PyTorch for CUDA
 
-    kept, loss.gaussian_filter = loss.gaussian_filter, gaussian_filter
-    try:
+    with patch.object(loss, "gaussian_filter", gaussian_filter):
         return by_hand(x, y)
-    finally:
-        loss.gaussian_filter = kept
 
 
 OURS = "n2n, gradient by hand"

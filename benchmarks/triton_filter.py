@@ -9,8 +9,6 @@ yet: its results are tested in Triton's interpreter (``tests/test_triton.py``), 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import triton
 import triton.language as tl
@@ -22,9 +20,25 @@ ROWS, COLUMNS = 16, 64  # of a program's tile
 
 
 @triton.jit
+def _window(
+    line, taps, centre, wanted, size, step, REACH: tl.constexpr, MIRROR: tl.constexpr
+):  # fmt: skip
+    """The weighted sum around each centre along its axis; what lies beyond the border is zero."""
+    total = tl.zeros(wanted.shape, tl.float32)
+    for tap in range(-REACH, REACH + 1):
+        near = centre + tap
+        if MIRROR:
+            near = tl.abs(near)
+            near = tl.minimum(near, 2 * (size - 1) - near)
+        there = wanted & (near >= 0) & (near < size)
+        total += tl.load(taps + tap + REACH) * tl.load(line + near * step, there, 0.0)
+    return total
+
+
+@triton.jit
 def _along_axis(
     source, target, taps, height, width,
-    REACH: tl.constexpr, HORIZONTAL: tl.constexpr, MIRROR: tl.constexpr, ADJOINT: tl.constexpr,
+    REACH: tl.constexpr, HORIZONTAL: tl.constexpr, MIRROR: tl.constexpr, UNFOLD: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """One tile of one image, filtered along one axis."""
@@ -38,51 +52,32 @@ def _along_axis(
     else:
         place, size, step, other = y, height, width, x
         first, last = tl.program_id(1) * ROWS, (tl.program_id(1) + 1) * ROWS - 1
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for tap in range(-REACH, REACH + 1):
-        weight = tl.load(taps + tap + REACH)
-        near = place + tap
-        if MIRROR and not ADJOINT:
-            near = tl.abs(near)
-            near = tl.minimum(near, 2 * (size - 1) - near)
-        there = inside & (near >= 0) & (near < size)
-        total += weight * tl.load(image + other + near * step, there, 0.0)
-    if MIRROR and ADJOINT:  # what the mirror made of this pixel beyond either border
+    total = _window(image + other, taps, place, inside, size, step, REACH, MIRROR)
+    if UNFOLD:  # what the mirror made of this pixel beyond either border
         if first <= REACH:
-            for tap in range(-REACH, REACH + 1):
-                near = tap - place
-                there = inside & (place > 0) & (near >= 0) & (near < size)
-                weight = tl.load(taps + tap + REACH)
-                total += weight * tl.load(image + other + near * step, there, 0.0)
+            wanted = inside & (place > 0)
+            total += _window(image + other, taps, -place, wanted, size, step, REACH, False)
         if last >= size - 1 - REACH:
-            for tap in range(-REACH, REACH + 1):
-                near = 2 * (size - 1) - place + tap
-                there = inside & (place < size - 1) & (near >= 0) & (near < size)
-                weight = tl.load(taps + tap + REACH)
-                total += weight * tl.load(image + other + near * step, there, 0.0)
+            wanted, mirrored = inside & (place < size - 1), 2 * (size - 1) - place
+            total += _window(image + other, taps, mirrored, wanted, size, step, REACH, False)
     goal = target + tl.program_id(0).to(tl.int64) * height * width
     tl.store(goal + y * width + x, total, inside)
-
-
-@lru_cache
-@torch.inference_mode(False)
-def _taps(sigma: float, device: torch.device) -> Tensor:
-    """The weights of one axis, float32, (2 * reach + 1,)."""
-    reach = _reach(sigma)
-    return gaussian_matrix(2 * reach + 1, sigma, "zero", device, torch.float32)[reach].clone()
 
 
 def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = False) -> Tensor:
     """As `n2n.loss.gaussian_filter`: float32, (..., H, W), sides above the filter's reach."""
     height, width = x.shape[-2:]
+    reach = _reach(sigma)
+    taps = gaussian_matrix(2 * reach + 1, sigma, "zero", x.device, torch.float32)[reach]
+    mirrored = border == "reflect"
     images = x.reshape(-1, height, width).contiguous()
     grid = (len(images), triton.cdiv(height, ROWS), triton.cdiv(width, COLUMNS))
     for horizontal in (True, False):
         filtered = torch.empty_like(images)
         _along_axis[grid](
-            images, filtered, _taps(sigma, x.device), height, width,
-            REACH=_reach(sigma), HORIZONTAL=horizontal, MIRROR=border == "reflect",
-            ADJOINT=adjoint, ROWS=ROWS, COLUMNS=COLUMNS,
+            images, filtered, taps, height, width, REACH=reach, HORIZONTAL=horizontal,
+            MIRROR=mirrored and not adjoint, UNFOLD=mirrored and adjoint,
+            ROWS=ROWS, COLUMNS=COLUMNS,
         )  # fmt: skip
         images = filtered
     return images.reshape(x.shape)

@@ -101,24 +101,24 @@ def provenance_table(record: Record) -> HTML:
     """Where the numbers of a record come from."""
     origin, data = record.content["provenance"], record.content["data"]
     training = record.content["training"]
-    by = training.get("by")  # the run whose network this is another use of
     devices = training.get("devices", [])
+    trained = ", then ".join(map(str, devices)) if len(devices) > 1 else None
+    bound = "" if origin.get("peak_memory_of") == "this run" else "at most "
+    peak: str | None = f"{bound}{origin['peak_memory_mib']} MiB"
+    if by := training.get("by"):  # the run whose network this is another use of
+        trained = f"by {by['variant']}, commit {by.get('commit')}, on {by.get('device')}"
+        peak = None  # that of the training is not known
     rows = {
         "record": record.folder.as_posix(),
         "rerun": f"{run_of(record).command} --results NEW",
         "date": origin["date"],
         "commit": origin["commit"] or "not from a checkout",
         "device": f"{origin['device']}, {origin['precision']}",
-        "trained": f"by {by['variant']}, commit {by.get('commit')}, on {by.get('device')}"
-        if by
-        else ", then ".join(map(str, devices)) * (len(devices) > 1),
+        "trained": trained,
         "versions": ", ".join(f"{name} {v}" for name, v in origin["packages"].items()),
         "time": f"{origin['wall_seconds'] / 60:.1f} min in all, "
         f"{training['seconds'] / 60:.1f} min of training",
-        "peak memory": None  # of the training there is none
-        if by
-        else ("" if origin.get("peak_memory_of") == "this run" else "at most ")
-        + f"{origin['peak_memory_mib']} MiB",
+        "peak memory": peak,
         "data": f"{data['train']} training images, {data['test_good']} normal and "
         f"{data['test_anomalous']} anomalous test images, fingerprint {data['fingerprint']}",
     }
