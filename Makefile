@@ -1,10 +1,9 @@
 # Two commands: `make replicate` and `make test`. Both make and reuse .venv from requirements.lock.
-# `make baselines` adds what the methods of other papers need.
+# `make baselines` adds what the methods of other papers need, `make cluster` what the Snakefile needs.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
-BASELINES := $(VENV)/.baselines
 # N2N_DATA=/path/to/data runs on real images; EPOCHS=n and SEEDS=0,1,2 change the budget;
 # RESULTS=mine keeps your records apart from the committed ones, which are not run again.
 N2N_DATA ?=
@@ -13,7 +12,7 @@ SEEDS ?=
 DEVICE ?=
 RESULTS ?=
 
-.PHONY: replicate test check install baselines lock lock-baselines clean
+.PHONY: replicate test check install baselines cluster lock lock-baselines lock-cluster clean
 
 replicate: $(READY)
 	@$(VENV)/bin/n2n replicate $(if $(N2N_DATA),--data "$(N2N_DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
@@ -40,11 +39,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-baselines: $(BASELINES)
+baselines cluster: %: $(VENV)/.%
 
-$(BASELINES): $(READY) requirements-baselines.lock
-	@echo "n2n: installing the exact versions of requirements-baselines.lock"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-baselines.lock
+$(VENV)/.%: $(READY) requirements-%.lock
+	@echo "n2n: installing the exact versions of requirements-$*.lock"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.lock
 	@touch $@
 
 lock: $(READY)
@@ -52,10 +51,10 @@ lock: $(READY)
 	  $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > .lock.new
 	@mv .lock.new requirements.lock
 
-lock-baselines: $(READY)
-	@{ sed '/^[^#-]/,$$d' requirements-baselines.lock; \
+lock-baselines lock-cluster: lock-%: $(READY)
+	@{ sed '/^[^#-]/,$$d' requirements-$*.lock; \
 	  $(VENV)/bin/python -m pip freeze --exclude-editable | grep -vi '^torch==' | grep -vxFf requirements.lock; } > .lock.new
-	@mv .lock.new requirements-baselines.lock
+	@mv .lock.new requirements-$*.lock
 
 clean:
 	rm -rf _build book/executed

@@ -136,7 +136,7 @@ def baseline(run):
     return shlex.join([
         sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
         "--category", run.category, "--seed", str(run.seed), "--method", run.settings.method,
-        "--backbone", run.settings.source, "--results", str(home(run)),
+        "--backbone", run.settings.backbone, "--results", str(home(run)),
         "--device", config.get("device", "auto"), "--precision", run.precision,
         *(("--weights", str(Path(run.weights).expanduser())) if run.weights else ()),
         *(f"--set={name}={value}" for name, value in run.settings.changed().items()),

@@ -31,18 +31,25 @@ def test_every_direct_dependency_is_locked() -> None:
         assert name in locked(), f"{name} is missing in requirements.lock; run `make lock`"
 
 
-def test_every_dependency_of_the_baselines_is_locked_beside_the_others() -> None:
+@pytest.mark.parametrize("extra", ["baselines", "cluster"])
+def test_every_dependency_of_an_extra_is_locked_beside_the_others(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    text = (ROOT / "requirements-baselines.lock").read_text()
-    assert "--requirement requirements.lock" in text.splitlines()
-    added = locked("requirements-baselines.lock")
+    file = f"requirements-{extra}.lock"
+    assert "--requirement requirements.lock" in (ROOT / file).read_text().splitlines()
+    added = locked(file)
     assert not added.keys() & locked().keys()
-    for requirement in project["optional-dependencies"]["baselines"]:
+    for requirement in project["optional-dependencies"][extra]:
         name = re.split(r"[<>=]", requirement)[0].lower().replace("_", "-")
-        assert name in added, f"{name} is missing; run `make lock-baselines`"
+        assert name in added, f"{name} is missing; run `make lock-{extra}`"
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-baselines.lock"])
+def test_the_extras_can_be_installed_together() -> None:
+    baselines, cluster = (locked(f"requirements-{name}.lock") for name in ("baselines", "cluster"))
+    for name in baselines.keys() & cluster.keys():
+        assert baselines[name] == cluster[name]
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in ROOT.glob("*.lock")))
 def test_the_lock_names_no_local_build(file: str) -> None:
     for name, version in locked(file).items():
         assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{name}=={version}"

@@ -30,7 +30,7 @@ runs:
 """
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("snakemake") is None,
-    reason="snakemake is not installed; pip install .[cluster]",
+    reason="snakemake is not installed; make cluster",
 )
 
 
