@@ -141,7 +141,7 @@ def campaign(kills: int, seed: int) -> tuple[list[str], list[str]]:
                 began = time.monotonic()
                 if not kill_when(process, due):
                     if process.returncode != 0:
-                        wrong.append(f"run {count}: {(process.stderr or b'').read().decode()}")
+                        wrong.append(f"run {count}: {process.communicate()[1].decode()}")
                     break  # it ended before
                 count, of_this_run = count + 1, of_this_run + 1
                 rows.append(
