@@ -19,6 +19,7 @@ replicate: $(READY)
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESULTS),--results "$(RESULTS)")
 
 test: $(READY)
+	$(if $(N2N_DATA),@test -d "$(N2N_DATA)" || { echo "n2n: There is no folder $(N2N_DATA)."; exit 1; })
 	$(if $(N2N_DATA),N2N_DATA="$$(cd "$(N2N_DATA)" && pwd)") $(VENV)/bin/python -m pytest
 
 check: $(READY)

@@ -38,6 +38,13 @@ SKIP = config.get("missing") == "skip"
 ON_GPU = config.get("device", "auto") not in ("cpu", "mps")
 if ":" in config.get("device", "auto"):
     sys.exit("n2n: each run is given a GPU here; choose among them by CUDA_VISIBLE_DEVICES")
+known = {"study", "data", "results", "device", "threads", "runs_per_gpu", "missing"}
+if unknown := sorted(config.keys() - known):
+    sys.exit(f"n2n: --config has no {unknown[0]!r}; choose of {', '.join(sorted(known))}")
+if DATA is not None and not Path(DATA).is_dir():
+    sys.exit(f"n2n: there is no folder {DATA}; name the one that holds MPDD or VisA")
+if config.get("missing", "skip") != "skip":
+    sys.exit("n2n: --config missing can only be 'skip'")
 DEMO = f"{RESULTS}/demo"  # the demonstration's records stay apart, as with `make replicate`
 DONE = ".done"
 PAGES = "book/executed"

@@ -88,6 +88,11 @@ def check(root: Path) -> None:
     for report in reports:
         name = f"{report.dataset}/{report.category}"
         state = "as published" if report.expected else "own data, readable"
+        if count := len(report.passed_over):
+            endings = sorted({Path(name).suffix or "no ending" for name in report.passed_over})
+            state += (
+                f"; {count} other file{'s' if count > 1 else ''} passed over: {', '.join(endings)}"
+            )
         if report.problems:
             state = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
         counts = f"{report.train:>7}{report.test_good:>7}{report.test_anomalous:>11}"
@@ -390,8 +395,12 @@ def replicate(
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
+        if not all(0 <= number < 2**32 for number in numbers):
+            raise ValueError
     except ValueError as error:
-        raise N2NError(f"--seeds {seeds} must be numbers separated by commas.") from error
+        raise N2NError(
+            f"--seeds {seeds} must be whole numbers from 0 to 2^32 - 1, separated by commas."
+        ) from error
     page = run_all(data, results=results, seeds=numbers, epochs=epochs, device=device)
     click.echo(f"\nThe book is ready. Open {page}")
 

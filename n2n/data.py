@@ -35,10 +35,14 @@ from n2n.settings import MaskRule, Resize
 # `_open` refuses such an image in a sentence of its own
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif",
+    ".pgm", ".ppm", ".pnm",
+}  # fmt: skip
 # What a pixel depends on beside its file; raise the number where a decoder here changes.
 DECODER = f"1-pillow{PIL.__version__}"
 SPLIT_FILE = "split_csv/1cls.csv"
+USABLE = ("Data/Images", "train/good")  # a category has one of these folders
 MOST_COVERED = 0.9  # of an image by a defect; above, `check` takes the mask for inverted
 
 # Published counts: training, normal test and anomalous test images. MPDD: Jezek et al. 2021 (the
@@ -107,6 +111,7 @@ class CategoryReport:
     test_anomalous: int
     expected: tuple[int, int, int] | None
     problems: tuple[str, ...]
+    passed_over: tuple[str, ...]  # files beside the images whose endings are no image's
 
 
 @contextlib.contextmanager
@@ -132,8 +137,10 @@ def list_category(root: Path, dataset: str, category: str) -> Listing:
 
 
 @_permitted()
-def find_categories(root: Path) -> list[tuple[str, str]]:
-    """Every (data set, category) below a root that has training images or VisA's folders.
+def find_categories(root: Path, *inner: str) -> list[tuple[str, str]]:
+    """Every (data set, category) below a root that has one of the folders ``inner`` in it.
+
+    Without any named, those of a category that a run can use.
 
     Raises:
         N2NError: where the root is not a folder, or must not be read.
@@ -146,7 +153,7 @@ def find_categories(root: Path) -> list[tuple[str, str]]:
         if not dataset.name.startswith(".")
         for category in _inside(dataset)
         if not category.name.startswith(".")  # such as demonstration data that are not finished
-        if any(_is_folder(category / inner) for inner in ("Data/Images", "train/good"))
+        if any(_is_folder(category / name) for name in inner or USABLE)
     ]
 
 
@@ -267,7 +274,7 @@ def load_category(
     files = [s.image for s in samples] + [s.mask for s in samples if s.mask is not None]
     label = f"{dataset}/{category}"
     hashes = dict(
-        zip(files, _parallel(_sha256, files, f"{label}: checking files", progress), strict=True)
+        zip(files, in_parallel(_sha256, files, f"{label}: checking files", progress), strict=True)
     )
     fingerprint = _fingerprint(listing, hashes)
     stored = (
@@ -276,14 +283,14 @@ def load_category(
     tensors = None if stored is None else _read_cache(stored)
     if tensors is None:
         images = list(
-            _parallel(
+            in_parallel(
                 lambda sample: decode_image(sample.image, size, resize),
                 samples, f"{label}: reading images", progress,
             )
         )  # fmt: skip
         defective = [(s.mask, s.image) for s in listing.test if s.mask is not None]
         drawn = iter(
-            _parallel(
+            in_parallel(
                 lambda pair: decode_mask(*pair, size, mask_rule),
                 defective, f"{label}: reading masks", progress,
             )
@@ -318,7 +325,7 @@ def check(root: Path, *, progress: bool = True) -> list[CategoryReport]:
     Raises:
         N2NError: where the root is missing or has no category.
     """
-    categories = find_categories(root)
+    categories = find_categories(root, "Data", "train", "test", "ground_truth")
     if not categories:
         raise N2NError(
             f"There is no category in {root}; expected are folders such as "
@@ -346,7 +353,7 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
         return None
 
     samples = [*listing.train, *listing.test]
-    found = _parallel(problem, samples, f"{dataset}/{category}: checking", progress)
+    found = in_parallel(problem, samples, f"{dataset}/{category}: checking", progress)
     problems += [text for text in found if text is not None]
     good = sum(sample.defect == "good" for sample in listing.test)
     counts = (len(listing.train), good, len(listing.test) - good)
@@ -356,7 +363,20 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
             f"{dataset}/{category} has {counts[0]} training, {counts[1]} normal and {counts[2]} "
             f"anomalous test images; published are {expected[0]}, {expected[1]} and {expected[2]}."
         )
-    return CategoryReport(dataset, category, *counts, expected, tuple(problems))
+    folder = root / dataset / category
+    others = () if _is_visa(folder) else _no_images(folder)
+    return CategoryReport(dataset, category, *counts, expected, tuple(problems), others)
+
+
+def _no_images(folder: Path) -> tuple[str, ...]:
+    """Files where images are looked for, hidden ones aside, that do not end like one."""
+    places = ("train/good", "test/*", "ground_truth/*")
+    return tuple(
+        str(path)
+        for place in places
+        for path in sorted(folder.glob(f"{place}/*"))
+        if path.suffix.lower() not in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 @_permitted()
@@ -369,16 +389,21 @@ def _scan(root: Path, dataset: str, category: str) -> tuple[Listing, list[str]]:
     if not folder.is_dir():
         raise N2NError(f"There is no folder {folder}; see `n2n check {root}` for what is there.")
     problems: list[str] = []
-    visa = (folder / "Data" / "Images").is_dir()
+    visa = _is_visa(folder)
     if visa:
         train, test = _scan_visa(root / dataset, category, problems)
     else:
         train, test = _scan_mvtec(folder, problems)
     for samples, kind, place in ((train, "training", "train/good"), (test, "test", "test/good")):
         if not samples:
-            mend = f"{SPLIT_FILE} must name some" if visa else f"put normal ones in {place}"
+            endings = f"normal ones ({', '.join(sorted(SUFFIXES))})"
+            mend = f"{SPLIT_FILE} must name some" if visa else f"put {endings} in {place}"
             problems.append(f"There is no {kind} image in {folder}; {mend}.")
     return Listing(tuple(train), tuple(test)), problems
+
+
+def _is_visa(folder: Path) -> bool:
+    return (folder / "Data" / "Images").is_dir()
 
 
 def _scan_mvtec(folder: Path, problems: list[str]) -> tuple[list[Sample], list[Sample]]:
@@ -389,11 +414,14 @@ def _scan_mvtec(folder: Path, problems: list[str]) -> tuple[list[Sample], list[S
     test = []
     defects = folder / "test"
     for defect in sorted(defects.iterdir()) if defects.is_dir() else []:
+        named: dict[str, Path] = {}
         for image in _images(defect):
             mask = None
             if defect.name != "good":
                 masks = folder / "ground_truth" / defect.name
                 mask = _with_any_suffix(masks / f"{image.stem}_mask")
+                if (other := named.setdefault(image.stem, image)) != image:
+                    problems.append(f"{other} and {image} would share a mask; rename one of them.")
                 if mask is None:
                     problems.append(
                         f"The mask {masks / image.stem}_mask.png of {image} is missing; "
@@ -511,7 +539,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _parallel(
+def in_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], label: str, progress: bool
 ) -> Iterator[Result]:
     """Map with a thread per core (Pillow and hashing release the lock), in order, with a bar."""

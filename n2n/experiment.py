@@ -295,9 +295,10 @@ def load_network(
             is too small.
     """
     file = path / WEIGHTS if path.is_dir() else path
-    foreign = N2NError(
-        f"{file} is not a file of weights that `n2n run` wrote; name a run's folder."
-    )
+    mend = "name a run's folder"
+    if (file.parent / RECORD).exists():
+        mend = "it may be damaged: delete its folder and run it again"
+    foreign = N2NError(f"{file} is not a file of weights that `n2n run` wrote; {mend}.")
     try:
         saved = read_saved(file, foreign)  # on the CPU, where maps are calibrated
     except FileNotFoundError as error:

@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
-from n2n.data import decode_image
+from n2n.data import decode_image, in_parallel
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, write_errors
@@ -29,6 +30,7 @@ def detect_files(
     *,
     device: str = "auto",
     precision: str = "float32",
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score images with the network of a run, and write what it sees.
 
@@ -39,6 +41,7 @@ def detect_files(
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'float32', as the run's threshold was found; 'float16', 'bfloat16' or 'auto' may
             be faster.
+        progress: show bars on stderr.
 
     Returns:
         A row per image: image, score, threshold, anomalous (the score is above everything that
@@ -53,6 +56,11 @@ def detect_files(
     dtype = choose_precision(precision, where, training=False)
     if where.type == "cpu":
         keep_freed_memory()
+    for path in images:
+        if path.is_dir():
+            raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
+        if not path.exists():
+            raise N2NError(f"There is no file {path}; check its name.")
     network, settings, threshold, expected = load_network(source, where)
     names = [path.stem for path in images]
     folded = [name.casefold() for name in names]  # as some file systems do
@@ -68,12 +76,17 @@ def detect_files(
             f"{out} holds a run record, whose scores.csv would be lost; choose another --out."
         )
     decoded = np.stack(
-        [decode_image(path, settings.image_size, settings.resize) for path in images]
-    )
+        list(
+            in_parallel(
+                lambda path: decode_image(path, settings.image_size, settings.resize),
+                images, "reading images", progress,
+            )
+        )
+    )  # fmt: skip
     with write_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
-    found = detect(network, pixels, settings, where, dtype, expected=expected)
+    found = detect(network, pixels, settings, where, dtype, expected=expected, progress=progress)
     scores = image_scores(found.scored)[settings.image_score].numpy()
     table = pd.DataFrame(
         {
@@ -85,7 +98,10 @@ def detect_files(
     )
     colours = matplotlib.colormaps["magma"]
     with write_errors(out, "choose another --out"):
-        for (heat, marked), image, error in zip(pictures, decoded, found.maps.numpy(), strict=True):
+        each = zip(pictures, decoded, found.maps.numpy(), strict=True)
+        for (heat, marked), image, error in tqdm(
+            each, "writing pictures", len(pictures), disable=not progress, leave=False
+        ):
             _save(colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True), heat)
             _save(overlay(image, error > threshold["pixel"]), marked)
         write_whole(

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from n2n.errors import N2NError, say
+from n2n.errors import N2NError, say, write_errors
 from n2n.files import write_text
 
 STUDY_PAGES = (  # read records only
@@ -62,8 +62,10 @@ def execute_notebook(
     if unknown := sorted(parameters.keys() - papermill.inspect_notebook(str(source)).keys()):
         raise N2NError(f"The notebook {source} has no parameter {unknown[0]!r}.")
     say(f"running {source} -> {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        with write_errors(f"The notebook {output}", "choose another folder"):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.touch()  # before the time is spent
         papermill.execute_notebook(
             source, output, parameters=parameters, kernel_name="python3", progress_bar=False,
             stderr_file=sys.stderr,

@@ -31,7 +31,7 @@ import yaml
 
 from n2n.baselines import settings as baseline_settings
 from n2n.baselines.settings import BaselineSettings, make_baseline_settings
-from n2n.errors import N2NError
+from n2n.errors import N2NError, reason
 from n2n.records import Part, Record, RunKey
 from n2n.settings import (
     Settings,
@@ -135,19 +135,46 @@ def read_study(path: Path) -> Study:
             block and the entry.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise N2NError(f"There is no study {path}; the shipped ones are in studies/.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise N2NError(f"The study {path} cannot be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise N2NError(f"The study {path} is not in UTF-8; save it in that.") from error
+    except OSError as error:
+        said = f"The study {path} cannot be read ({reason(error)}); name a file that can."
+        raise N2NError(said) from error
+    except yaml.YAMLError as error:
+        raise N2NError(f"The study {path} is not YAML: {' '.join(str(error).split())}") from error
     try:
         top = _entries(content, {"title": str, "purpose": str, "runs": list}, {})
         runs = [run for number, block in enumerate(top["runs"], 1) for run in _block(block, number)]
+        if not runs:
+            raise N2NError("its entry 'runs' is empty.")
+        once: dict[RunKey, Run] = {}  # of the same run, the first counts
+        for run in runs:
+            first = once.setdefault(run.key, run)
+            if len({first.precision, run.precision, "auto"}) > 2:
+                raise N2NError(
+                    f"{run.key.folder(Path('results'))} is listed in {first.precision} and in "
+                    f"{run.precision}, and has one place; make it two studies with results folders "
+                    "of their own."
+                )
     except N2NError as error:
         raise N2NError(f"The study {path}: {error}") from error
-    once = {run.key: run for run in reversed(runs)}  # of the same run, the first counts
-    return Study(top["title"], top["purpose"], tuple(run for run in runs if once[run.key] is run))
+    return Study(top["title"], top["purpose"], tuple(once.values()))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own, of which an entry that is there twice would silently lose the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse an entry that is there twice."""
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the entry {twice[0]!r} is there twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def _block(block: Any, number: int) -> Iterator[Run]:

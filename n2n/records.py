@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from n2n.baselines.settings import BaselineSettings
-from n2n.errors import BusyError, N2NError, write_errors
+from n2n.errors import BusyError, N2NError, reason, write_errors
 from n2n.settings import Settings, settings_from_dict
 
 if TYPE_CHECKING:
@@ -192,11 +192,13 @@ def finished(
         return None
     folder = key.folder(results)
     record = read_record(folder)
-    if progress:
-        origin = record.content.get("provenance", {})
-        there = origin.get("precision")
-        other = "" if precision in ("auto", there) else f", trained in {there}"
-        made = f"made on {str(origin.get('date', 'an unknown day'))[:10]}{other}"
+    if record.key != key:
+        raise N2NError(f"{folder} holds the record of another run; move it to its own place.")
+    origin = record.content.get("provenance", {})
+    there = origin.get("precision")
+    other = "" if precision in ("auto", there) else f", trained in {there}"
+    if progress or other:
+        made = f"made on {origin['date'][:10] if 'date' in origin else 'an unknown day'}{other}"
         print(
             f"{folder} is complete: not run again ({made}; another results folder makes a new one)",
             file=sys.stderr,
@@ -287,7 +289,14 @@ def read_record(folder: Path) -> Record:
             _check_types(content)
     except FileNotFoundError as error:
         raise N2NError(f"There is no run record {path}; run the experiment first.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, N2NError) as error:
+    except OSError as error:
+        raise N2NError(f"The run record {path} cannot be read ({reason(error)}).") from error
+    except N2NError as error:
+        raise N2NError(
+            f"The run record {path} is of another version of this program, or damaged ({error}) "
+            "Use that version, or delete its folder and rerun."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
     if not complete:
         raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")

@@ -16,7 +16,7 @@ from n2n.errors import BusyError, N2NError, say
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
 from n2n.progress import work_of
-from n2n.records import find_records, is_running
+from n2n.records import find_records, finished, is_running
 from n2n.runs import make_record
 from n2n.settings import Settings, budget, make_settings
 
@@ -142,6 +142,9 @@ def run_study(
     runs = [run for run in missing if (run.dataset, run.category) in found]
     done = len(study.runs) - len(missing)
     say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
+    for run in study.runs:
+        if run.precision != "auto":  # says where the record is of another
+            finished(run.key, results, run.precision)
     if absent := sorted(
         {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
     ):

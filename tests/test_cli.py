@@ -428,6 +428,22 @@ def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:
     assert "is not a file of weights" in outcome.output
 
 
+def test_detect_names_what_is_no_file(finished: Path, tmp_path: Path) -> None:
+    for given, sentence in ((tmp_path, "is a folder; name the images in it"),
+                            (tmp_path / "*.bmp", "check its name")):  # fmt: skip
+        outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", given)
+        assert outcome.exit_code == 1
+        assert sentence in outcome.output
+
+
+def test_damaged_weights_beside_a_record_are_named_so(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "weights.pt").write_bytes((run / "weights.pt").read_bytes()[:1000])
+    with pytest.raises(N2NError, match="it may be damaged: delete its folder and run it again"):
+        load_network(run, torch.device("cpu"))
+
+
 def test_check_lists_own_data_and_fails_on_damage(parts: Path, tmp_path: Path) -> None:
     outcome = n2n("check", parts)
     assert outcome.exit_code == 0, outcome.output

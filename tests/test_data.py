@@ -439,6 +439,17 @@ def test_check_names_every_problem(root: Path) -> None:
     assert len(report.problems) == 4
 
 
+def test_check_counts_what_it_passes_over(root: Path) -> None:
+    folder = root / "MPDD/tubes"
+    for name in ("train/good/a.svg", "test/spot/Thumbs.db", "train/good/.hidden", "notes.txt"):
+        (folder / name).touch()
+    Image.new("L", (64, 64)).save(folder / "train/good/b.pgm")
+    (report,) = check(root, progress=False)
+    assert [Path(name).name for name in report.passed_over] == ["a.svg", "Thumbs.db"]
+    assert f"{report.train} training" in " ".join(report.problems)
+    assert report.train == len(list_category(root, "MPDD", "tubes").train)
+
+
 def test_check_of_an_empty_root_says_what_to_provide(tmp_path: Path) -> None:
     with pytest.raises(N2NError, match="metal_plate"):
         check(tmp_path)

@@ -64,6 +64,12 @@ def test_a_failing_notebook_says_why(tmp_path: Path) -> None:
         execute("experiment", tmp_path / "out.ipynb", results=str(tmp_path))
 
 
+def test_a_notebook_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(N2NError, match=r"out\.ipynb cannot be written .*another folder"):
+        execute_notebook("verdicts", tmp_path / "file/out.ipynb", {})
+
+
 def test_a_notebook_whose_kernel_dies_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,17 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "cannot be read"),
+        ("[", "is not YAML"),
+        (HEAD, "'runs' must be a list"),
+        (HEAD + "  []\n", "'runs' is empty"),
+        ("title: T\n" + HEAD, "the entry 'title' is there twice"),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: 0.1}, base: {}}\n", "'base' is"),
+        (
+            HEAD
+            + "- {dataset: D, categories: [a], precision: float32}\n"
+            + "- {dataset: D, categories: [a], precision: bfloat16}\n",
+            "is listed in float32 and in bfloat16",
+        ),
         ("title: T\n", "entry 'purpose' is missing"),
         (HEAD + "- {dataset: D}\n", "block 1: the entry 'categories' is missing"),
         (HEAD + "- {dataset: D, categories: [a], seed: 1}\n", "no entry 'seed'"),
@@ -153,6 +163,16 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(N2NError, match="no study"):
         read_study(tmp_path / "none.yaml")
+    with pytest.raises(N2NError, match=r"cannot be read .*name a file"):
+        read_study(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("title: größer".encode("latin-1"))
+    with pytest.raises(N2NError, match=r"latin\.yaml is not in UTF-8"):
+        read_study(tmp_path / "latin.yaml")
+
+
+def test_an_entry_may_replace_what_is_merged(tmp_path: Path) -> None:
+    text = HEAD + "- &a {dataset: D, categories: [a], seeds: [1]}\n- {<<: *a, seeds: [2]}\n"
+    assert [run.seed for run in read_study(study(tmp_path, text)).runs] == [1, 2]
 
 
 def test_a_study_makes_what_it_can_and_names_what_failed(

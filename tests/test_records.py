@@ -21,6 +21,7 @@ from n2n.records import (
     commit,
     failure,
     find_records,
+    finished,
     is_running,
     only_one,
     provenance,
@@ -149,8 +150,48 @@ def test_a_record_from_elsewhere_is_checked(tmp_path: Path, entry: str, value: o
     record = write_record(KEY, tmp_path, CONTENT, nothing)
     path = record.folder / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
-    with pytest.raises(N2NError, match=r"record\.json is damaged"):
+    with pytest.raises(N2NError, match=r"record\.json is .*damaged"):
         read_record(record.folder)
+
+
+def test_a_record_that_must_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = write_record(KEY, tmp_path, CONTENT, nothing)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(N2NError, match=r"record\.json cannot be read \(Permission denied\)"):
+        read_record(record.folder)
+
+
+def test_a_younger_record_is_named_so(tmp_path: Path) -> None:
+    record = write_record(KEY, tmp_path, CONTENT, nothing)
+    path = record.folder / "record.json"
+    content = json.loads(path.read_text())
+    content["settings"]["younger"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(N2NError, match=r"of another version of this program.*'younger'"):
+        read_record(record.folder)
+
+
+def test_what_a_finished_record_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"precision": "bfloat16", "date": "2026-11-23T20:39:39+00:00"}
+    record = write_record(KEY, tmp_path, CONTENT | {"provenance": about}, nothing)
+
+    def said(*arguments: Any) -> str:
+        assert finished(KEY, tmp_path, *arguments) is not None
+        return capsys.readouterr().err
+
+    assert "made on 2026-11-23;" in said("bfloat16", True)
+    assert "made on 2026-11-23, trained in bfloat16;" in said("float32", False)
+    assert said("auto", False) == said("bfloat16", False) == ""
+    path = record.folder / "record.json"
+    path.write_text(path.read_text().replace('"tubes"', '"plate"'))
+    with pytest.raises(N2NError, match="the record of another run"):
+        finished(KEY, tmp_path)
 
 
 @pytest.mark.parametrize("text", [None, "", "anomalous,max\n0,0.5\n", "image\n1,2\n3,4,5\n"])
