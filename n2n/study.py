@@ -43,7 +43,7 @@ def missing_runs(
         seeds: one run each.
         preset: which settings of our method.
         epochs: a smaller or larger budget than the preset's, or a baseline's own. What our method
-            has run with a larger one is left alone: a table shows the largest.
+            has run with a larger one is left alone; see `n2n.analysis.selection.runs_of`.
 
     Raises:
         N2NError: where the table has no such category.

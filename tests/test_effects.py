@@ -59,7 +59,8 @@ def test_the_luck_of_a_training(small_study: Path) -> None:
     assert found["of a difference"] == pytest.approx(8**0.5)
     assert found["degrees"] == 1
     row = effects.luck_table(runs).set_index("level").loc["test images"]
-    assert row.tolist() == ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
+    one = ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
+    assert row.tolist() == [*one, "± nan"]  # nothing is left without three of one variant
     none = sensitivity.study_runs(small_study / "nowhere")
     assert effects.luck_table(none).empty
     assert effects.of_choices(none).empty
@@ -76,12 +77,52 @@ def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -
     assert effects.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
 
 
+def test_steady_luck_leaves_out_the_three_least_steady(tmp_path: Path) -> None:
+    changes = {"noise": (9, 1), "width": (-8, 4), "levels": (20, 2), "blocks": (3, 1)}
+    for seed in (0, 1):
+        record(tmp_path, small(), 0.5, seed=seed)
+        values = {"noise": 0.2, "width": 8, "levels": 3, "blocks": 2}
+        for name, moved in changes.items():
+            record(tmp_path, small(**{name: values[name]}), 0.5 + moved[seed] / 100, seed=seed)
+    found = effects.luck(sensitivity.study_runs(tmp_path)).loc[("Metal Plate", "image")]
+    squares = [(one - other) ** 2 / 2 for one, other in changes.values()]  # a degree each
+    reach = stats.t.ppf(0.975, 4) * (sum(squares) / 4) ** 0.5
+    assert found["reach"] == pytest.approx(reach)
+    assert found["steady"] == pytest.approx(stats.t.ppf(0.975, 1) * 2**0.5)  # of 3 and 1
+
+
+def test_p_values_are_student_s(small_study: Path) -> None:
+    record(small_study, small(width=8), 0.73, seed=1)
+    found = effects.of_choices(sensitivity.study_runs(small_study))
+    rows = found[found["level"].eq("image") & found["stage"].eq("training")]
+    for row in rows.itertuples():
+        (low, high), share = (row.low, row.high), 1 - row.p
+        assert 0 < row.p < 1
+        # The interval with as much confidence as p leaves ends at zero
+        deviation = (high - low) / 2 / stats.t.ppf(0.975, 2)
+        assert deviation * stats.t.ppf((1 + share) / 2, 2) == pytest.approx(abs(row.effect))
+
+
+def test_holm_s_correction_by_hand() -> None:
+    p = [0.04, 0.001, 0.02, 0.014, np.nan]
+    found = pd.DataFrame({"p": p, "category": "a", "level": "b"})
+    # In order: 0.001 < 0.05 / 4 and 0.014 < 0.05 / 3, 0.02 < 0.05 / 2 and 0.04 < 0.05
+    assert effects.after_holm(found).tolist() == [True, True, True, True, False]
+    found.loc[3, "p"] = 0.018  # more than a third of 0.05: it stops here
+    assert effects.after_holm(found).tolist() == [False, True, False, False, False]
+    found.loc[1, "level"] = "c"  # of another column: there are three here
+    assert effects.after_holm(found).tolist() == [False, True, False, False, False]
+
+
 def test_intervals_beyond_chance_are_counted() -> None:
     ends = [(-1.0, 1.0), (0.5, 2.0), (-3.0, -1.0), (float("nan"), float("nan"))] * 20
-    found = pd.DataFrame(ends, columns=["low", "high"]).assign(stage="training")
-    used = found.assign(stage="detection")
-    sentence = effects.beyond_chance(pd.concat([found, used]))
+    found = pd.DataFrame(ends, columns=["low", "high"]).assign(
+        stage="training", p=[0.5, 0.04, 1e-5, float("nan")] * 20, category="a", level="b"
+    )
+    used = found.assign(stage="detection", p=np.nan)
+    sentence = effects.beyond_chance(pd.concat([found, used], ignore_index=True))
     assert sentence.startswith("Of 60 such intervals 40 exclude zero; about 3 would")
+    assert "trainings. 20 would still do so" in sentence
 
 
 def test_how_good_a_guide_synthetic_defects_are() -> None:

@@ -77,5 +77,5 @@ def test_the_mean_of_the_noise_at_test_time(tmp_path: Path) -> None:
     assert at_test == {
         "category": "Metal Plate", "run": "λ = 0.3", "which seeds": "5, 6", "patch": "100→100",
         "stain": "50→26", "scratch": "", "ratio": "2.0→1.5", "images": "50→26",
-        "pixels": "90→90", "AUPRO": "80→80",
+        "pixels": "90→90", "AP": "10→10", "AUPRO": "80→80",
     }  # fmt: skip

@@ -132,12 +132,16 @@ def test_seeds_and_their_intervals_are_averaged(tmp_path: Path) -> None:
     assert (row["low"], row["high"]) == (pytest.approx(96.8), pytest.approx(97.2))
 
 
-def test_the_largest_budget_stands_in_the_table(tmp_path: Path) -> None:
+def test_the_planned_budget_stands_in_the_table_or_the_largest(tmp_path: Path) -> None:
     record(tmp_path, image=0.5, epochs=5, t_max=5, stopped="epochs")
     assert cell(tmp_path, 1, "Ours")["verdict"] == "under-trained"
     record(tmp_path, image=0.99)
     row = cell(tmp_path, 1, "Ours")
     assert (row["ours"], row["verdict"]) == (pytest.approx(99.0), "reproduced")
+    record(tmp_path, image=0.99, seed=1)
+    record(tmp_path, image=0.7, epochs=500, t_max=500)  # longer, and one seed alone
+    row = cell(tmp_path, 1, "Ours")
+    assert (row["ours"], row["seeds"]) == (pytest.approx(99.0), 2)
 
 
 def test_demonstration_never_enters_a_table(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from n2n.analysis import verdicts
 from n2n.baselines.settings import make_baseline_settings
+from n2n.records import find_records
+from n2n.settings import make_settings
 from tests.records import write
 from tests.test_tables import record
 
@@ -80,11 +84,46 @@ def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
     assert table.to_dict() == {"N2N": "2, 0 of 3", "PaDiM (EfficientNet-Lite0)": "3 of 3"}
 
 
+def test_each_image_score_is_judged(tmp_path: Path) -> None:
+    scores = {"max": {"auroc": 0.99}, "mean": {"auroc": 0.95}, "top1%": {"auroc": 0.4}}
+    folder = write(tmp_path, make_settings("replication"), 0.4, image_scores=scores)
+    good, bad = np.linspace(0, 1, 50), np.linspace(2, 3, 50)
+    frame = pd.DataFrame({"anomalous": np.repeat([0, 1], 50), "max": np.append(good, bad)})
+    frame["mean"] = frame["max"].where(np.arange(100) < 95, -1)  # five bad ones below all
+    frame.assign(**{"top1%": -frame["max"]}).to_csv(folder / "scores.csv", index=False)
+    (row, last) = verdicts.by_score(tmp_path).to_dict("records")
+    assert row["max"] == "99.0 (100.0 to 100.0), reproduced"  # within a point
+    assert row["mean"].endswith("not reproduced (lower)")
+    low, high = (float(end) for end in row["mean"].split("(")[1].split(")")[0].split(" to "))
+    assert low < 90 < high  # what five of fifty cost
+    assert row["top1%"] == "40.0 (0.0 to 0.0), not reproduced (lower)"
+    assert (last["max"], last["mean"]) == ("1 of 1 reproduced", "0 of 1 reproduced")
+
+
+def test_a_threshold_by_other_good_images(tmp_path: Path) -> None:
+    """Against every choice of two of five good images, one by one."""
+    good, bad = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    folder = write(
+        tmp_path, make_settings("replication", validation_fraction=0.2),
+        data={"train": 10, "test_good": 5, "test_anomalous": 6}, threshold={"image": 4.0},
+    )  # fmt: skip
+    frame = pd.DataFrame({"anomalous": 5 * [0] + 6 * [1], "top1%": good + bad})
+    frame.to_csv(folder / "scores.csv", index=False)
+    found = [sum(score > max(pair) for score in bad) for pair in itertools.combinations(good, 2)]
+    assert sorted(found) == [1, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    run = find_records(tmp_path)[0]
+    assert verdicts.found_by_other_images(run) == (1, 2, 4)
+    (row,) = verdicts.thresholds(tmp_path).to_dict("records")
+    assert row["bad images found"] == "2 of 6"
+    assert row["good ones flagged"] == "1 of 5"
+    assert row["found, by other good images"] == "2 (1 to 4)"
+
+
 @pytest.mark.parametrize(
     "table",
     [
         verdicts.crossed, verdicts.other_methods, verdicts.further_training,
-        verdicts.above_every_good,
+        verdicts.above_every_good, verdicts.thresholds,
     ],
 )  # fmt: skip
 def test_without_a_run_there_is_nothing(table: object, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     """Our reruns of the methods that a table compares with, and what they cost, as text.
 
     A rerun with another backbone than the method's own paper is another method: it stands beside
-    the printed value and gets no verdict. 'Bring' names what a rerun of the printed method needs
-    beside the images. Methods that were not run on a category of which there are runs say so.
+    the printed value and gets no verdict; neither does a map that the method's paper does not
+    describe. 'Bring' names what a rerun of the printed method needs beside the images. Methods that
+    were not run on a category of which there are runs say so.
     """
     cells = printed_cells()
     cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
@@ -69,7 +70,9 @@ def _row(cell: Any, records: list[Record]) -> dict[str, Any]:
     values = [100 * record.metric(cell.level) for record in records]
     low, high = mean_interval(records, cell.level)
     ours = float(np.mean(values))
-    if settings["backbone"] != method.paper_backbone:
+    if method.by == "gan" and cell.level == "pixel":
+        judged = {"verdict": "map of ours", "bring": ""}  # their papers describe none
+    elif settings["backbone"] != method.paper_backbone:
         other = "other textures" if settings["method"] == "draem" else "another backbone"
         judged = {"verdict": other}
     else:

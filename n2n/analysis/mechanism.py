@@ -33,7 +33,7 @@ VARIED: dict[str, tuple[str, ...]] = {
 SHOWN = {  # the kinds of synthetic defects, as the pages call them
     "transplant": "patch", "stain": "stain", "scratch": "scratch",
 }  # fmt: skip
-_AT_TEST = (*SHOWN.values(), "ratio", "images", "pixels", "AUPRO")  # measured by `at_test_table`
+_AT_TEST = (*SHOWN.values(), "ratio", "images", "pixels", "AP", "AUPRO")  # of `at_test_table`
 
 # A change of these is named in the figure of `quality_figure`
 NAMED = {
@@ -137,7 +137,8 @@ def at_test_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     *With the noise → with its mean*, of networks that were tested in both ways and differ from
     ``base`` in the noise, the learning rate or the loss's constants alone: how much of each kind of
     synthetic defect passes, the *ratio* of the mean absolute errors in and beside the defects,
-    image- and pixel-level AUROC and AUPRO, all but the ratio in percent. Means over the seeds.
+    image- and pixel-level AUROC, average precision (AP) and AUPRO, all but the ratio in percent.
+    Means over the seeds.
     """
     varied = ("noise", *VARIED["grain of the noise"], "learning_rate", "c1", "c2", "mean_at_test")
     found = varied_runs(results, base, *varied)
@@ -175,8 +176,7 @@ def _at_test(record: Record) -> dict[str, float]:
         *_passed(record).values(),
         error["defects"] / error["beside"],
         100 * record.metric("image"),
-        100 * record.metric("pixel"),
-        100 * record.metric("pixel", "aupro"),
+        *(100 * record.metric("pixel", name) for name in ("auroc", "ap", "aupro")),
     )
     return dict(zip(_AT_TEST, values, strict=True))
 

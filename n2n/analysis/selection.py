@@ -31,8 +31,8 @@ def own_records(results: Path) -> list[Record]:
 def runs_of(records: list[Record], dataset: str, category: str, settings: Settings) -> list[Record]:
     """The runs of these settings, whatever preset they were named after, one per seed.
 
-    Their number of epochs may be another, as `n2n.settings.budget` makes it; those of the largest
-    are taken.
+    Their number of epochs may be another, as `n2n.settings.budget` makes it: where there are none
+    with that of the settings, those of the largest are taken.
     """
     found: dict[int, dict[int, Record]] = {}
     for record in records:
@@ -41,7 +41,8 @@ def runs_of(records: list[Record], dataset: str, category: str, settings: Settin
             continue
         if fills(record.settings, settings):
             found.setdefault(record.settings.epochs, {}).setdefault(key.seed, record)
-    runs = list(found[max(found)].values()) if found else []
+    epochs = settings.epochs if settings.epochs in found else max(found, default=0)
+    runs = list(found.get(epochs, {}).values())
     check_same_images(runs)
     return runs
 
@@ -63,7 +64,7 @@ def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
 def matching_records(
     records: list[Record], dataset: str, category: str, column: str, preset: str
 ) -> list[Record]:
-    """The runs behind a cell, one per seed: those of the largest budget that was run."""
+    """The runs behind a cell, one per seed; see `runs_of`."""
     wanted = wanted_settings(column, preset)
     if wanted is None:
         return []

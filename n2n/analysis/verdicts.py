@@ -6,6 +6,7 @@ and nothing enters a table's verdict.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,18 @@ import pandas as pd
 from scipy.stats import t as student
 
 from n2n.analysis.selection import category_names, runs_of_every_method
-from n2n.analysis.tables import compare, compare_all, mean_interval, own_measurements, verdict
+from n2n.analysis.tables import (
+    called_anomalous,
+    compare,
+    compare_all,
+    mean_interval,
+    own_measurements,
+    verdict,
+)
+from n2n.metrics import TAILS, bootstrap_image
 from n2n.paper import label, printed_cells
-from n2n.records import find_records
+from n2n.records import Record, find_records
+from n2n.settings import IMAGE_SCORES
 
 
 def crossed(results: Path) -> pd.DataFrame:
@@ -112,6 +122,85 @@ def above_every_good(results: Path) -> pd.DataFrame:
             counted = ", ".join(map(str, counts)) if len(set(counts)) > 1 else str(counts[0])
             rows.setdefault(method, {})[names[part]] = f"{counted} of {bad.sum()}"
     return _by_method(rows)
+
+
+def by_score(results: Path) -> pd.DataFrame:
+    """Each image-level cell of ours that was run in full, judged by every image score.
+
+    The paper names none. Values in percent; the last row counts the cells that are reproduced.
+    """
+    cells = own_measurements(compare_all(results))
+    cells = cells[cells["level"].eq("image") & ~cells["short"]]
+    rows, passed = [], dict.fromkeys(IMAGE_SCORES, 0)
+    for cell in cells.itertuples():
+        row = {
+            "category": label(str(cell.category)),
+            "cell": label(str(cell.column)),
+            "printed": cell.printed,
+        }
+        for score in IMAGE_SCORES:
+            found = [run.content["image_scores"][score]["auroc"] for run in cell.runs]
+            ours = 100 * float(np.mean(found))
+            low, high = 100 * np.mean([_interval(run, score) for run in cell.runs], axis=0)
+            judged = verdict(cell.paper, ours, low, high)
+            passed[score] += judged == "reproduced"
+            row[score] = f"{ours:.1f} ({low:.1f} to {high:.1f}), {judged}"
+        rows.append(row)
+    last = {name: f"{count} of {len(rows)} reproduced" for name, count in passed.items()}
+    return pd.DataFrame([*rows, {"category": "", "cell": "", "printed": ""} | last])
+
+
+def _interval(record: Record, score: str) -> tuple[float, float]:
+    scores = record.scores()
+    labels = scores["anomalous"].eq(1).to_numpy()
+    return bootstrap_image(scores[score].to_numpy(), labels)["auroc"]
+
+
+def thresholds(results: Path) -> pd.DataFrame:
+    """What each of our networks finds at its threshold, and what other good images would give.
+
+    The threshold is the largest score of the held-out normal training images. Beside it stands what
+    as many good *test* images in their place would give: the median over all choices of them, and
+    the range of the middle 95 %. Those are test images, so this is a diagnosis and no performance.
+    """
+    rows = []
+    for cell in own_measurements(compare_all(results)).itertuples():
+        if cell.level != "image" or cell.short:
+            continue
+        called = [called_anomalous(run) for run in cell.runs]
+        found, flagged = (", ".join(map(str, counts)) for counts in zip(*called, strict=True))
+        other = [found_by_other_images(run) for run in cell.runs]
+        data = cell.runs[0].content["data"]
+        rows.append(
+            {
+                "category": label(str(cell.category)),
+                "network": label(str(cell.column)),
+                "seeds": ", ".join(str(run.key.seed) for run in cell.runs),
+                "bad images found": f"{found} of {data['test_anomalous']}",
+                "good ones flagged": f"{flagged} of {data['test_good']}",
+                "found, by other good images": "; ".join(
+                    f"{middle} ({low} to {high})" for low, middle, high in other
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def found_by_other_images(record: Record) -> tuple[int, int, int]:
+    """How many bad test images a threshold by good *test* images finds: 2.5 %, median, 97.5 %.
+
+    It is the largest of as many as were held out; all choices are counted: the i-th smallest of N
+    is the largest in C(i - 1, n - 1) of C(N, n).
+    """
+    held_out = round(record.content["data"]["train"] * record.settings.validation_fraction)
+    scores = record.scores()
+    bad = scores["anomalous"].eq(1)
+    good = np.sort(scores["chosen"][~bad])[::-1]  # so that what is found rises
+    count = min(held_out, len(good))
+    share = np.cumsum([math.comb(len(good) - 1 - i, count - 1) for i in range(len(good))])
+    at = np.searchsorted(share, np.array([*TAILS[:1], 0.5, *TAILS[1:]]) * share[-1])
+    low, middle, high = (int((scores["chosen"][bad] > good[i]).sum()) for i in at)
+    return low, middle, high
 
 
 def _by_method(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
