@@ -118,6 +118,7 @@ def test_beside_untrained(tmp_path: Path) -> None:
         "trained", "untrained", "distance to the mean image", "distance to the blurred image"
     ]  # fmt: skip
     assert table["average precision"].tolist() == [10.0, 1.0, 2.0, 3.0]
+    assert set(table["category"]) == {"tubes"}  # and not Tubes, the part of MPDD
     assert beside_untrained(tmp_path, "image_size")["image size"].tolist() == [128] * 4
     assert beside_untrained(tmp_path, category="plate").empty
     images = beside_untrained(tmp_path, level="image")
