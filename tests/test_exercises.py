@@ -100,9 +100,15 @@ def test_copying_has_a_row_for_each_noise(tmp_path: Path) -> None:
 
 
 def test_beside_untrained(tmp_path: Path) -> None:
-    untrained = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.5, "ap": 0.01, "aupro": 0.15}}
-    mean = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.7, "ap": 0.02, "aupro": 0.4}}
-    blurred = {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.6, "ap": 0.03, "aupro": 0.3}}
+    untrained = {
+        "image": {"auroc": 0.5, "ap": 0.6},
+        "pixel": {"auroc": 0.5, "ap": 0.01, "aupro": 0.15},
+    }
+    mean = {"image": {"auroc": 0.7, "ap": 0.6}, "pixel": {"auroc": 0.7, "ap": 0.02, "aupro": 0.4}}
+    blurred = {
+        "image": {"auroc": 0.6, "ap": 0.6},
+        "pixel": {"auroc": 0.6, "ap": 0.03, "aupro": 0.3},
+    }
     write(
         tmp_path, DEMO, dataset="demo", category="tubes", untrained=untrained,
         trivial={"mean_image": mean, "blurred_image": blurred},
@@ -112,8 +118,12 @@ def test_beside_untrained(tmp_path: Path) -> None:
         "trained", "untrained", "distance to the mean image", "distance to the blurred image"
     ]  # fmt: skip
     assert table["average precision"].tolist() == [10.0, 1.0, 2.0, 3.0]
+    assert set(table["category"]) == {"tubes"}  # and not Tubes, the part of MPDD
     assert beside_untrained(tmp_path, "image_size")["image size"].tolist() == [128] * 4
     assert beside_untrained(tmp_path, category="plate").empty
+    images = beside_untrained(tmp_path, level="image")
+    assert images["AUROC"].tolist() == [99.0, 50.0, 70.0, 60.0]
+    assert "AUPRO" not in images
 
 
 def test_without_a_run_there_is_nothing(tmp_path: Path) -> None:

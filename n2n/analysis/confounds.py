@@ -381,11 +381,12 @@ def _detectors_figure(
     detectors = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("N2N"))[::-1]
     size = (9, 1.2 + 0.3 * len(detectors))
     figure, grid = new_figure(1, max(len(categories), 1), size, sharey=True)
+    figure.set_layout_engine("constrained", wspace=0.06)
     parts = []
     for axes, category in zip(grid[0], categories, strict=False):
         part = found[found["category"] == category]
         axes.axvline(50, color=PAPER, lw=0.8, ls=":")
-        axes.set(xlabel="AUROC, %", xlim=(-3, 103), title=category)
+        axes.set(xlabel="AUROC, %", xlim=(-5, 105), xticks=(0, 50, 100), title=category)
         axes.set_yticks(range(len(detectors)), detectors)
         parts.append((axes, part, part["detector"].map(detectors.index)))
     return figure, parts

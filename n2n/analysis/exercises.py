@@ -18,7 +18,7 @@ from n2n.records import Record
 from n2n.settings import IMAGE_SCORES, PRESETS, Settings
 
 DEMO = PRESETS["demo"]
-SHOWN = ("auroc", "ap", "aupro")  # of the pixels, by `beside_untrained`
+SHOWN = {"image": ("auroc", "ap"), "pixel": ("auroc", "ap", "aupro")}  # by `beside_untrained`
 
 
 def copying(results: Path, base: Settings = DEMO, category: str | None = None) -> pd.DataFrame:
@@ -65,11 +65,16 @@ def by_kind(results: Path, *varied: str, category: str | None = None) -> pd.Data
 
 
 def beside_untrained(
-    results: Path, *varied: str, base: Settings = DEMO, category: str | None = None
+    results: Path,
+    *varied: str,
+    base: Settings = DEMO,
+    category: str | None = None,
+    level: str = "pixel",
 ) -> pd.DataFrame:
-    """Pixel-level metrics (percent) of the trained network, the untrained, and of no network.
+    """Metrics (percent) of the trained network, the untrained, and of no network.
 
-    The runs are those of `by_kind`, with ``base`` in place of the preset; means over the seeds.
+    Of the pixels, or of images, where ``level`` says so, by the run's image score. The
+    runs are those of `by_kind`, with ``base`` in place of the preset; means over the seeds.
     """
     rows = []
     for name, record in varied_runs(results, base, *varied, category=category):
@@ -81,9 +86,10 @@ def beside_untrained(
             "distance to the blurred image": record.content["trivial"]["blurred_image"],
         }
         for which, found in maps.items():
-            shown = {NAMES[metric]: 100 * found["pixel"][metric] for metric in SHOWN}
+            shown = {NAMES[metric]: 100 * found[level][metric] for metric in SHOWN[level]}
             rows.append(own | {"map": which} | shown)
-    columns = ["category", *_names(varied), "map", "seed", *(NAMES[metric] for metric in SHOWN)]
+    metrics = [NAMES[metric] for metric in SHOWN[level]]
+    columns = ["category", *_names(varied), "map", "seed", *metrics]
     return means_over_seeds(pd.DataFrame(rows, columns=columns))
 
 

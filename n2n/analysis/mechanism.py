@@ -107,9 +107,14 @@ def _passed(record: Record) -> dict[str, float]:
 
 
 def passed_figure(found: pd.DataFrame) -> Figure:
-    """The shares of `passed_table`: a panel per category, a row per run, a point per kind."""
+    """The shares of `passed_table`: a panel per category, a row per run, a point per kind.
+
+    The runs that differ in λ alone come first, in its order.
+    """
     categories = list(dict.fromkeys(found["category"]))
-    runs = list(dict.fromkeys(found["run"]))
+    named = dict.fromkeys(found["run"])
+    noise = sorted(run for run in named if run.startswith("λ"))
+    runs = [*noise, *(run for run in named if run not in noise)]
     size = (9, 1.3 + 0.35 * len(runs))
     figure, grid = new_figure(1, max(len(categories), 1), size, sharey=True)
     for axes, category in zip(grid[0], categories, strict=False):

@@ -156,6 +156,7 @@ def category_names(records: Iterable[Record]) -> dict[Part, str]:
     parts = parts_of(records)
     named = [category for _, category in parts]
     return {
-        (dataset, category): label(category) + f" ({dataset})" * (named.count(category) > 1)
+        (dataset, category): (category if dataset == "demo" else label(category))
+        + f" ({dataset})" * (named.count(category) > 1)
         for dataset, category in parts
     }
