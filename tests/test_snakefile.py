@@ -83,6 +83,21 @@ def test_a_run_that_is_there_is_no_job(tmp_path: Path) -> None:
     assert missing_runs("runs", study, tmp_path) == 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("dat=here", "--config has no 'dat'"),
+        ("data=/no/such/folder", "there is no folder /no/such/folder"),
+        ("missing=all", "can only be 'skip'"),
+    ],
+)
+def test_a_mistyped_setting_is_refused(tmp_path: Path, setting: str, sentence: str) -> None:
+    study = write_study(tmp_path, "parts", "disc")
+    outcome = snakemake("-n", "runs", "--config", f"study={study}", setting)
+    assert outcome.returncode == 1
+    assert sentence in outcome.stderr + outcome.stdout
+
+
 @pytest.mark.skipif(not os.environ.get("N2N_CAMPAIGN"), reason="N2N_CAMPAIGN is not set")
 def test_a_failed_run_is_named_and_stops_no_other(tmp_path: Path) -> None:
     for category in ("disc", "ring"):
