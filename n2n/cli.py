@@ -329,14 +329,28 @@ def book(results: Path) -> None:
     help="float32; float16 and bfloat16 (faster where the device has them; scores differ a little, "
     "with bfloat16 more); auto.",
 )  # fmt: skip
-def detect(images: tuple[Path, ...], source: Path, out: Path, device: str, precision: str) -> None:
+@click.option(
+    "--threshold", type=float,
+    help="Images with a score above it are anomalous. Default: the largest score of the normal "
+    "training images that were held out, of which one odd one decides.",
+)  # fmt: skip
+def detect(
+    images: tuple[Path, ...],
+    source: Path,
+    out: Path,
+    device: str,
+    precision: str,
+    threshold: float | None,
+) -> None:
     """Score IMAGES with a trained network.
 
     Writes for each image a heat map and an overlay of the predicted pixels, and scores.csv.
     """
     from n2n.inference import detect_files
 
-    table = detect_files(images, source, out, device=device, precision=precision)
+    table = detect_files(
+        images, source, out, device=device, precision=precision, threshold=threshold
+    )
     click.echo(table.to_string(index=False, float_format="%.4f"))
     click.echo(f"written to {out}")
 

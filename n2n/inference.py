@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os.path import realpath  # unlike Path.resolve, bears links in a circle
 from pathlib import Path
@@ -30,6 +31,7 @@ def detect_files(
     *,
     device: str = "auto",
     precision: str = "float32",
+    threshold: float | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score images with the network of a run, and write what it sees.
@@ -41,16 +43,17 @@ def detect_files(
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'float32', as the run's threshold was found; 'float16', 'bfloat16' or 'auto' may
             be faster.
+        threshold: an image whose score is above it is called anomalous; None takes the run's, what
+            held-out normal images reached at most. That of the pixels stays the run's.
         progress: show bars on stderr.
 
     Returns:
-        A row per image: image, score, threshold, anomalous (the score is above everything that
-        held-out normal images reached).
+        A row per image: image, score, threshold, anomalous (the score is above it).
 
     Raises:
-        N2NError: where an image or the weights cannot be read, two images share a name, an image
-            or a run record would be overwritten, or the folder cannot be written; nothing is
-            written before all images were read.
+        N2NError: where the threshold is not finite, an image or the weights cannot be read, two
+            images share a name, an image or a run record would be overwritten, or the folder cannot
+            be written; nothing is written before all images were read.
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where, training=False)
@@ -61,7 +64,10 @@ def detect_files(
             raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
         if not path.exists():
             raise N2NError(f"There is no file {path}; check its name.")
-    network, settings, threshold, expected = load_network(source, where)
+    network, settings, found_at, expected = load_network(source, where)
+    limit = found_at["image"] if threshold is None else threshold
+    if not math.isfinite(limit):
+        raise N2NError(f"The threshold {limit} is not finite; give a number.")
     names = [path.stem for path in images]
     folded = [name.casefold() for name in names]  # as some file systems do
     if len(set(folded)) < len(names):
@@ -92,8 +98,8 @@ def detect_files(
         {
             "image": [str(path) for path in images],
             "score": scores,
-            "threshold": threshold["image"],
-            "anomalous": scores > threshold["image"],
+            "threshold": limit,
+            "anomalous": scores > limit,
         }
     )
     colours = matplotlib.colormaps["magma"]
@@ -102,8 +108,8 @@ def detect_files(
         for (heat, marked), image, error in tqdm(
             each, "writing pictures", len(pictures), disable=not progress, leave=False
         ):
-            _save(colours(np.clip(error / (2 * threshold["pixel"]), 0, 1), bytes=True), heat)
-            _save(overlay(image, error > threshold["pixel"]), marked)
+            _save(colours(np.clip(error / (2 * found_at["pixel"]), 0, 1), bytes=True), heat)
+            _save(overlay(image, error > found_at["pixel"]), marked)
         write_whole(
             out / "scores.csv", lambda file: table.to_csv(file, index=False, float_format="%.9g")
         )

@@ -262,6 +262,14 @@ def test_detect_writes_pictures_and_scores(finished: Path, parts: Path, tmp_path
     assert table["score"].item() == pytest.approx(recorded["test/spot/000.png"], rel=1e-6)
     for name in ("000_heat.png", "000_overlay.png"):
         assert Image.open(tmp_path / "out" / name).size == (64, 64)
+    for shift, called in ((-1e-4, True), (1e-4, False)):
+        limit = table["score"].item() + shift
+        arguments = ["--run", finished, "--out", tmp_path / "out", "--threshold", limit, image]
+        assert n2n("detect", *arguments).exit_code == 0
+        again = pd.read_csv(tmp_path / "out/scores.csv")
+        assert (again["threshold"].item(), again["anomalous"].item()) == (
+            pytest.approx(limit), called
+        )  # fmt: skip
 
 
 def test_images_and_masks_are_read_as_the_run_asks(parts: Path, tmp_path: Path) -> None:
@@ -429,9 +437,12 @@ def test_detect_refuses_foreign_weights(tmp_path: Path) -> None:
 
 
 def test_detect_names_what_is_no_file(finished: Path, tmp_path: Path) -> None:
-    for given, sentence in ((tmp_path, "is a folder; name the images in it"),
-                            (tmp_path / "*.bmp", "check its name")):  # fmt: skip
-        outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", given)
+    for given, sentence in (
+        ([tmp_path], "is a folder; name the images in it"),
+        ([tmp_path / "*.bmp"], "check its name"),
+        (["--threshold", "nan", finished / "record.json"], "threshold nan is not finite"),
+    ):
+        outcome = n2n("detect", "--run", finished, "--out", tmp_path / "out", *given)
         assert outcome.exit_code == 1
         assert sentence in outcome.output
 
