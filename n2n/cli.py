@@ -332,7 +332,7 @@ def book(results: Path) -> None:
 @click.option(
     "--threshold", type=float,
     help="Images with a score above it are anomalous. Default: the largest score of the normal "
-    "training images that were held out, of which one odd one decides.",
+    "training images that were held out, so that a single odd one raises it.",
 )  # fmt: skip
 def detect(
     images: tuple[Path, ...],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -112,11 +113,15 @@ def test_a_threshold_by_other_good_images(tmp_path: Path) -> None:
     found = [sum(score > max(pair) for score in bad) for pair in itertools.combinations(good, 2)]
     assert sorted(found) == [1, 1, 1, 1, 2, 2, 2, 3, 3, 4]
     run = find_records(tmp_path)[0]
-    assert verdicts.found_by_other_images(run) == (1, 2, 4)
+    assert verdicts.by_other_images(run) == [(1, 0), (2, 1), (4, 3)]
     (row,) = verdicts.thresholds(tmp_path).to_dict("records")
     assert row["bad images found"] == "2 of 6"
     assert row["good ones flagged"] == "1 of 5"
-    assert row["found, by other good images"] == "2 (1 to 4)"
+    assert (row["found, by other good images"], row["flagged then"]) == ("2 (1 to 4)", "1")
+    many = pd.DataFrame({"anomalous": 67 * [0] + [1], "top1%": [*range(67), 66.5]})
+    many.to_csv(folder / "scores.csv", index=False)  # C(67, 33) is more than 64 bits hold
+    half = dataclasses.replace(run, content=run.content | {"data": {"train": 165}})
+    assert verdicts.by_other_images(half) == [(1, 0), (1, 1), (1, 5)]
 
 
 @pytest.mark.parametrize(

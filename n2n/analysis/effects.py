@@ -108,10 +108,9 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
     Experiments*, section 3.3): it takes luck to be equally large with any choice. ``of a
     difference`` is the same of the difference from the base with the same seed, and ``reach``
     how far the 95 % interval of one such difference reaches, by Student's distribution. ``steady``
-    is that reach without the three variants whose seeds lie farthest apart: where it is much
-    shorter, luck is not equally large with any choice. All
-    differences share the base's few trainings, so that the degrees of freedom are fewer than they
-    are counted, and intervals miss together or not at all.
+    is that reach without the three variants whose seeds lie farthest apart, which is shorter even
+    where luck is equal. All differences share the base's few trainings, so that the degrees of
+    freedom are fewer than they are counted, and intervals miss together or not at all.
 
     Returns:
         Index: category, level. Columns: of a training, of a difference, degrees (of freedom, of

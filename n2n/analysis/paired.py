@@ -1,7 +1,7 @@
 """Differences between networks that saw the same test images, with the chance of these images.
 
-Two networks err on the same images, so their difference is surer than their two intervals say. The
-other chance, that of the trainings, is `n2n.analysis.effects`'. All from the image scores that
+Where two networks err on the same images, their difference is surer than their two intervals say.
+The other chance, that of the trainings, is `n2n.analysis.effects`'. All from the image scores that
 records keep; pixels would need the maps.
 """
 

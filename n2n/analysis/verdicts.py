@@ -160,8 +160,9 @@ def thresholds(results: Path) -> pd.DataFrame:
     """What each of our networks finds at its threshold, and what other good images would give.
 
     The threshold is the largest score of the held-out normal training images. Beside it stands what
-    as many good *test* images in their place would give: the median over all choices of them, and
-    the range of the middle 95 %. Those are test images, so this is a diagnosis and no performance.
+    as many good *test* images in their place would give: the median over all choices of them, the
+    range of the middle 95 %, and how many of all good test images the median threshold flags. Those
+    are test images, so this is a diagnosis and no performance.
     """
     rows = []
     for cell in own_measurements(compare_all(results)).itertuples():
@@ -169,7 +170,7 @@ def thresholds(results: Path) -> pd.DataFrame:
             continue
         called = [called_anomalous(run) for run in cell.runs]
         found, flagged = (", ".join(map(str, counts)) for counts in zip(*called, strict=True))
-        other = [found_by_other_images(run) for run in cell.runs]
+        other = [by_other_images(run) for run in cell.runs]
         data = cell.runs[0].content["data"]
         rows.append(
             {
@@ -179,28 +180,34 @@ def thresholds(results: Path) -> pd.DataFrame:
                 "bad images found": f"{found} of {data['test_anomalous']}",
                 "good ones flagged": f"{flagged} of {data['test_good']}",
                 "found, by other good images": "; ".join(
-                    f"{middle} ({low} to {high})" for low, middle, high in other
+                    f"{middle} ({low} to {high})" for (low, _), (middle, _), (high, _) in other
                 ),
+                "flagged then": ", ".join(str(median[1]) for _, median, _ in other),
             }
         )
     return pd.DataFrame(rows)
 
 
-def found_by_other_images(record: Record) -> tuple[int, int, int]:
-    """How many bad test images a threshold by good *test* images finds: 2.5 %, median, 97.5 %.
+def by_other_images(record: Record) -> list[tuple[int, int]]:
+    """What a threshold by good *test* images finds and flags: 2.5 %, median, 97.5 % of all choices.
 
-    It is the largest of as many as were held out; all choices are counted: the i-th smallest of N
-    is the largest in C(i - 1, n - 1) of C(N, n).
+    It is the largest score of as many of them as were held out, or of all where there are fewer.
+    Of N good images the i-th smallest is the largest of n in C(i - 1, n - 1) of C(N, n) choices.
+
+    Returns:
+        Bad images above it, and good ones.
     """
     held_out = round(record.content["data"]["train"] * record.settings.validation_fraction)
     scores = record.scores()
     bad = scores["anomalous"].eq(1)
     good = np.sort(scores["chosen"][~bad])[::-1]  # so that what is found rises
-    count = min(held_out, len(good))
-    share = np.cumsum([math.comb(len(good) - 1 - i, count - 1) for i in range(len(good))])
-    at = np.searchsorted(share, np.array([*TAILS[:1], 0.5, *TAILS[1:]]) * share[-1])
-    low, middle, high = (int((scores["chosen"][bad] > good[i]).sum()) for i in at)
-    return low, middle, high
+    size, count = len(good), min(held_out, len(good))
+    whole = math.comb(size, count)
+    share = np.cumsum([math.comb(size - 1 - i, count - 1) / whole for i in range(size)])
+    limits = good[np.searchsorted(share, (TAILS[0], 0.5, TAILS[1]))]
+    return [
+        (int((scores["chosen"][bad] > limit).sum()), int((good > limit).sum())) for limit in limits
+    ]
 
 
 def _by_method(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
