@@ -86,3 +86,12 @@ def test_tables_of_differences(tmp_path: Path) -> None:
     (row,) = paired.of_methods(find_records(tmp_path)).to_dict("records")
     assert row == {"method": "PaDiM (EfficientNet-Lite0)", "Metal Plate": "+50.0 (+50.0 to +50.0)"}
     assert paired.of_methods([]).empty
+
+
+def test_images_of_one_kind_have_no_difference(tmp_path: Path) -> None:
+    for settings in (make_settings("replication"), make_baseline_settings("padim")):
+        folder = scored(write(tmp_path, settings), LABELS.astype(float))
+        table = pd.read_csv(folder / "scores.csv")
+        table[table["anomalous"] == 0].to_csv(folder / "scores.csv", index=False)
+    (row,) = paired.of_methods(find_records(tmp_path)).to_dict("records")
+    assert row == {"method": "PaDiM (EfficientNet-Lite0)", "Metal Plate": ""}

@@ -35,6 +35,9 @@ def difference(
         other: runs of another kind on the same images.
         score: a column of `Record.scores`; 'chosen' is each run's own.
 
+    Returns:
+        The difference and the ends of its interval; NaN where all test images are of one kind.
+
     Raises:
         N2NError: where a file of scores is damaged, or they are of different images.
     """
@@ -42,6 +45,8 @@ def difference(
     if not (ours.index.equals(theirs.index) and ours.columns.equals(theirs.columns)):
         raise _other_images(other[0])
     wins = ours.to_numpy() - theirs.to_numpy()
+    if not wins.size:
+        return np.nan, np.nan, np.nan
     draw = np.random.default_rng(0)
     bad, good = (draw.integers(size, size=(REPEATS, size)) for size in wins.shape)
     drawn = [wins[np.ix_(b, g)].mean() for b, g in zip(bad, good, strict=True)]
@@ -105,4 +110,4 @@ def of_methods(records: list[Record]) -> pd.DataFrame:
 
 
 def _text(value: float, low: float, high: float) -> str:
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return "" if np.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
