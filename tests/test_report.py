@@ -26,6 +26,7 @@ BY = {"variant": "replication", "commit": "beef", "device": "a CPU", "compiled":
         ({"by": None, "devices": ["a GPU"]}, None, "at most 7 MiB"),
         ({"by": None, "devices": ["a CPU", "a GPU"]}, "a CPU, then a GPU", "at most 7 MiB"),
         ({"by": BY}, "by replication, commit beef, on a CPU", None),  # whose memory is not known
+        ({"by": {"variant": "a", "commit": "beef"}}, "by a, commit beef", None),  # an older record
     ],
 )
 def test_where_numbers_come_from(

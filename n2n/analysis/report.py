@@ -106,7 +106,8 @@ def provenance_table(record: Record) -> HTML:
     bound = "" if origin.get("peak_memory_of") == "this run" else "at most "
     peak: str | None = f"{bound}{origin['peak_memory_mib']} MiB"
     if by := training.get("by"):  # the run whose network this is another use of
-        trained = f"by {by['variant']}, commit {by.get('commit')}, on {by.get('device')}"
+        trained = f"by {by['variant']}, commit {by.get('commit') or 'unknown'}"
+        trained += f", on {by['device']}" if by.get("device") else ""  # older records do not tell
         peak = None  # that of the training is not known
     rows = {
         "record": record.folder.as_posix(),
