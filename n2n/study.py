@@ -144,7 +144,8 @@ def run_study(
     say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
     for run in study.runs:
         if run.precision != "auto":  # says where the record is of another
-            finished(run.key, results, run.precision)
+            with contextlib.suppress(N2NError):  # a damaged one hinders no other run
+                finished(run.key, results, run.precision)
     if absent := sorted(
         {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
     ):

@@ -198,6 +198,20 @@ def test_a_study_makes_what_it_can_and_names_what_failed(
     assert third in plan.missing(results)
 
 
+def test_a_damaged_record_stops_no_other_run(
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = "- {dataset: parts, categories: [disc], precision: float32, variants: [{}, {noise: 0}]}"
+    plan = read_study(study(tmp_path, HEAD + block))
+    results, tried = tmp_path / "results", []
+    damaged = plan.runs[0].key.folder(results) / "record.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    monkeypatch.setattr("n2n.study.make_record", lambda run, *_, **__: tried.append(run))
+    assert run_study(plan, parts, results, device="cpu", progress=False) == []
+    assert tried == [plan.runs[1]]
+
+
 def test_a_network_that_another_process_trains_is_waited_for(
     tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
