@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 
 from n2n.baselines.settings import METHODS
+from n2n.errors import N2NError
 from n2n.notebooks import STUDY_PAGES, page_title
 from n2n.plan import read_study
 from n2n.records import RECORD
@@ -35,8 +36,9 @@ STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = str(Path(config.get("results", "results")))  # as folders of runs are spelled
 DATA = config.get("data")
 SKIP = config.get("missing") == "skip"
-ON_GPU = config.get("device", "auto") not in ("cpu", "mps")
-if ":" in config.get("device", "auto"):
+DEVICE = str(config.get("device", "auto"))
+ON_GPU = DEVICE not in ("cpu", "mps")
+if ":" in DEVICE:
     sys.exit("n2n: each run is given a GPU here; choose among them by CUDA_VISIBLE_DEVICES")
 known = {"study", "data", "results", "device", "threads", "runs_per_gpu", "missing"}
 if unknown := sorted(config.keys() - known):
@@ -67,7 +69,10 @@ def is_there(run):
     return run.key.is_finished(home(run))
 
 
-ALL = read_study(Path(STUDY)).runs
+try:
+    ALL = read_study(Path(STUDY)).runs
+except N2NError as error:
+    sys.exit(f"n2n: {error}")
 RUNS = {str(run.key.folder(home(run))): run for run in ALL if is_there(run)}
 MISSING = {folder for folder, run in RUNS.items() if not run.key.is_finished(home(run))}
 if absent := sorted({f"{r.dataset}/{r.category}" for r in ALL if not is_there(r)}):
@@ -126,7 +131,7 @@ def experiment(run):
         "data": images(run), "dataset": run.dataset, "category": run.category, "seed": run.seed,
         "preset": run.settings.preset, "changes": changes(run.settings), "trace": run.trace,
         "precision": run.precision,
-        "device": config.get("device", "auto"), "results": str(home(run)),
+        "device": DEVICE, "results": str(home(run)),
     }  # fmt: skip
 
 
@@ -144,7 +149,7 @@ def baseline(run):
         sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
         "--category", run.category, "--seed", str(run.seed), "--method", run.settings.method,
         "--backbone", run.settings.backbone, "--results", str(home(run)),
-        "--device", config.get("device", "auto"), "--precision", run.precision,
+        "--device", DEVICE, "--precision", run.precision,
         *(("--weights", str(Path(run.weights).expanduser())) if run.weights else ()),
         *(f"--set={name}={value}" for name, value in run.settings.changed().items()),
         *(["--runs-per-gpu", str(config.get("runs_per_gpu", 1))] if ON_GPU else []),

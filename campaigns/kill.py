@@ -121,9 +121,9 @@ def campaign(kills: int, seed: int) -> tuple[list[str], list[str]]:
         undisturbed, began = root / "undisturbed", time.monotonic()
         assert start(root / "data", undisturbed).wait() == 0
         length = time.monotonic() - began
-        count = 0
+        count = runs = 0
         while count < kills:
-            results = root / f"run{count}"
+            results, runs = root / f"run{runs}", runs + 1
             of_this_run = 0
             while of_this_run < KILLS_PER_RUN and count < kills:
                 # Half of the kills at any moment, the others where a file is being written.
@@ -157,7 +157,9 @@ def campaign(kills: int, seed: int) -> tuple[list[str], list[str]]:
             halves = [str(path) for path in (results / "work").rglob("record.*.tmp")]
             if difference or halves:
                 wrong.append(f"kill {count}: differs in {difference}; left {halves}")
-            rows[-1] = rows[-1][:-1] + f"; then ended {'otherwise' if difference else 'equal'} |"
+            if of_this_run:
+                ended = "otherwise" if difference else "equal"
+                rows[-1] = f"{rows[-1][:-1]}; then ended {ended} |"
     return rows, wrong
 
 

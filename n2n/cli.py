@@ -88,13 +88,13 @@ def check(root: Path) -> None:
     for report in reports:
         name = f"{report.dataset}/{report.category}"
         state = "as published" if report.expected else "own data, readable"
+        if report.problems:
+            state = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
         if count := len(report.passed_over):
             endings = sorted({Path(name).suffix or "no ending" for name in report.passed_over})
             state += (
                 f"; {count} other file{'s' if count > 1 else ''} passed over: {', '.join(endings)}"
             )
-        if report.problems:
-            state = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
         counts = f"{report.train:>7}{report.test_good:>7}{report.test_anomalous:>11}"
         click.echo(f"{name:<28}{counts}  {state}")
     problems = [problem for report in reports for problem in report.problems]
@@ -156,7 +156,8 @@ def check(root: Path) -> None:
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Also measure detection after each N epochs; a diagnostic, nothing is chosen by it.",
+    help="Also measure detection after each N epochs, and the first, the second and the last; a "
+    "diagnostic, nothing is chosen by it.",
 )
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -344,7 +345,8 @@ def detect(
 ) -> None:
     """Score IMAGES with a trained network.
 
-    Writes for each image a heat map and an overlay of the predicted pixels, and scores.csv.
+    Writes for each image a heat map and an overlay of the predicted pixels, both squares of the
+    size that the network sees, and scores.csv.
     """
     from n2n.inference import detect_files
 

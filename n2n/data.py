@@ -43,6 +43,8 @@ SUFFIXES = {
 DECODER = f"1-pillow{PIL.__version__}"
 SPLIT_FILE = "split_csv/1cls.csv"
 USABLE = ("Data/Images", "train/good")  # a category has one of these folders
+LEAST_TRAINING = 8  # of whose fifth the synthetic defects need two
+DIM = 4096  # 16-bit images without a value from here on hold 12 bits, unscaled
 MOST_COVERED = 0.9  # of an image by a defect; above, `check` takes the mask for inverted
 
 # Published counts: training, normal test and anomalous test images. MPDD: Jezek et al. 2021 (the
@@ -173,6 +175,15 @@ def _inside(folder: Path) -> list[Path]:
         return []
 
 
+def unreadable_name(path: Path) -> str | None:
+    """A sentence about a file whose name is not UTF-8, and so cannot stand in a table."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return f"{str(path)!a} has a name that is not UTF-8; rename it."
+    return None
+
+
 def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[np.uint8]:
     """Decode any image and resize it, (size, size, 3), without keeping the aspect ratio.
 
@@ -181,8 +192,8 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
     gives its first frame.
 
     Raises:
-        N2NError: where the file is missing, damaged, not an image, huge, or of floats or more than
-            16 bits.
+        N2NError: where the file is missing, damaged, not an image, huge, of floats or more than
+            16 bits, or of 16 bits whose upper four are empty.
     """
     with _open(path) as image:
         if image.mode == "F":
@@ -190,8 +201,15 @@ def decode_image(path: Path, size: int, resize: Resize = "bilinear") -> NDArray[
                 f"{path} has floating-point pixels, of which nobody knows what is black and what "
                 "is white; export it with 8 or 16 bits."
             )
-        if image.mode == "I" and np.asarray(image).max() > 65535:
-            raise N2NError(f"{path} has more than 16 bits a pixel; export it with 8 or 16.")
+        if image.mode.startswith("I"):
+            brightest = np.asarray(image).max()
+            if brightest > 65535:
+                raise N2NError(f"{path} has more than 16 bits a pixel; export it with 8 or 16.")
+            if 0 < brightest < DIM:
+                raise N2NError(
+                    f"{path} has no pixel above {brightest} of 65535, as from a camera of fewer "
+                    "bits, and would be black; export it with 8 bits, or scaled to 16."
+                )
         upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright).resize((size, size), Image.Resampling[resize.upper()])
         return np.asarray(rgb, dtype=np.uint8)
@@ -363,8 +381,20 @@ def _check_category(root: Path, dataset: str, category: str, *, progress: bool) 
             f"{dataset}/{category} has {counts[0]} training, {counts[1]} normal and {counts[2]} "
             f"anomalous test images; published are {expected[0]}, {expected[1]} and {expected[2]}."
         )
+    elif 0 < counts[0] < LEAST_TRAINING:
+        problems.append(
+            f"{dataset}/{category} has too few training images ({counts[0]}); a run needs "
+            f"{LEAST_TRAINING}, two of which it holds out."
+        )
     folder = root / dataset / category
-    others = () if _is_visa(folder) else _no_images(folder)
+    others: tuple[str, ...] = ()
+    if not _is_visa(folder):
+        others = _no_images(folder)
+        problems += [
+            f"{path} is not looked at; move it into a folder of {place}, such as {place}/{inner}."
+            for place, inner in (("train", "good"), ("test", "good"), ("ground_truth", "DEFECT"))
+            for path in _images(folder / place)
+        ]
     return CategoryReport(dataset, category, *counts, expected, tuple(problems), others)
 
 
@@ -410,6 +440,9 @@ def _scan_mvtec(folder: Path, problems: list[str]) -> tuple[list[Sample], list[S
     def sample(image: Path, mask: Path | None, defect: str) -> Sample:
         return Sample(image.relative_to(folder).as_posix(), image, mask, defect)
 
+    if odd := [said for path in folder.rglob("*") if (said := unreadable_name(path))]:
+        problems += sorted(odd)
+        return [], []
     train = [sample(image, None, "good") for image in _images(folder / "train" / "good")]
     test = []
     defects = folder / "test"
@@ -446,6 +479,7 @@ def _scan_visa(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"The split file {split} cannot be read ({error}); restore the original.")
         return [], []
+    seen = set()
     for row in rows:
         part, label, name = row.get("split"), row.get("label"), row.get("image") or ""
         if part not in samples or label not in ("normal", "anomaly"):
@@ -460,6 +494,10 @@ def _scan_visa(
                 "use 1cls.csv as published."
             )
             continue
+        if name in seen:
+            problems.append(f"The split file {split} names {name} twice; restore the original.")
+            continue
+        seen.add(name)
         image = dataset / name
         mask = dataset / (row.get("mask") or "") if label == "anomaly" else None
         if mask == dataset:

@@ -70,7 +70,9 @@ def choose_precision(name: str, device: torch.device, *, training: bool = True) 
 
 def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return any(
+        capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
+    )  # bf16: ARM's
 
 
 def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:

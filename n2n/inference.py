@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from n2n.data import decode_image, in_parallel
+from n2n.data import decode_image, in_parallel, unreadable_name
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, write_errors
@@ -39,7 +39,8 @@ def detect_files(
     Args:
         images: files of any size and mode; resized as in the training.
         source: a run's folder, or its ``weights.pt``.
-        out: folder for ``NAME_heat.png``, ``NAME_overlay.png`` and ``scores.csv``.
+        out: folder for ``NAME_heat.png`` and ``NAME_overlay.png``, squares of the network's size,
+            and ``scores.csv``.
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'float32', as the run's threshold was found; 'float16', 'bfloat16' or 'auto' may
             be faster.
@@ -51,9 +52,9 @@ def detect_files(
         A row per image: image, score, threshold, anomalous (the score is above it).
 
     Raises:
-        N2NError: where the threshold is not finite, an image or the weights cannot be read, two
-            images share a name, an image or a run record would be overwritten, or the folder cannot
-            be written; nothing is written before all images were read.
+        N2NError: where the threshold is not finite, an image or the weights cannot be read, a name
+            is not UTF-8, two images share one, an image or a run record would be overwritten, or
+            the folder cannot be written; nothing is written before all images were read.
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where, training=False)
@@ -64,6 +65,8 @@ def detect_files(
             raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
         if not path.exists():
             raise N2NError(f"There is no file {path}; check its name.")
+        if said := unreadable_name(path):
+            raise N2NError(said)
     network, settings, found_at, expected = load_network(source, where)
     limit = found_at["image"] if threshold is None else threshold
     if not math.isfinite(limit):

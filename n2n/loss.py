@@ -319,15 +319,15 @@ def total_loss(reconstruction: Tensor, original: Tensor, settings: Settings) -> 
     With ``settings.loss == "pytorch-msssim"``, the down-sampling MS-SSIM of Wang et al. and a
     plain l1 stand in their places: an alternative for comparison, not the paper's loss.
     """
-    if settings.loss == "zhao":
-        if not (torch.is_grad_enabled() and reconstruction.requires_grad):
-            return error_map(reconstruction, original, settings).mean()
-        with torch.autocast(original.device.type, enabled=False):
+    with torch.autocast(original.device.type, enabled=False):
+        if settings.loss == "zhao":
+            if not (torch.is_grad_enabled() and reconstruction.requires_grad):
+                return error_map(reconstruction, original, settings).mean()
             x, y = _on_loss_range(reconstruction, original, settings)
             loss: Tensor = _MeanError.apply(x, y, settings)  # type: ignore[no-untyped-call]
             return loss
-    from pytorch_msssim import ms_ssim as scalar_ms_ssim
+        from pytorch_msssim import ms_ssim as scalar_ms_ssim
 
-    x, y = to_unit(reconstruction.to(original.dtype)), to_unit(original)
-    similarity: Tensor = scalar_ms_ssim(x, y, data_range=1.0)
-    return settings.alpha * (1 - similarity) + (1 - settings.alpha) * (x - y).abs().mean()
+        x, y = to_unit(reconstruction.to(original.dtype)), to_unit(original)
+        similarity: Tensor = scalar_ms_ssim(x, y, data_range=1.0)
+        return settings.alpha * (1 - similarity) + (1 - settings.alpha) * (x - y).abs().mean()

@@ -60,7 +60,7 @@ def about_data(images: Category) -> dict[str, Any]:
         masks = {
             "median": float(areas.quantile(0.5)),
             "grown_median": float(grown.quantile(0.5)),
-            "largest_fifth": float(areas[: round(len(areas) / 5)].sum() / areas.sum()),
+            "largest_fifth": float(areas[: max(round(len(areas) / 5), 1)].sum() / areas.sum()),
         }
     return {
         "fingerprint": images.fingerprint,

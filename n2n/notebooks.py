@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import html
 import json
 import os
@@ -109,7 +110,8 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
     if not gpus:
         yield None
         return
-    folder = Path(tempfile.gettempdir(), f"n2n-gpus-{os.getuid()}")
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # Windows has no numbers
+    folder = Path(tempfile.gettempdir(), f"n2n-gpus-{user}")
     folder.mkdir(exist_ok=True)
     places = [(gpu, folder / f"{gpu}.{place}") for place in range(runs_per_gpu) for gpu in gpus]
     while True:

@@ -54,7 +54,8 @@ class Run:
         category: folder's name, for example bracket_white.
         settings: of our method or of a baseline.
         seed: of everything random.
-        trace: of our method: measure detection after each so many epochs and write ``trace.csv``;
+        trace: of our method: measure detection after each so many epochs, and after the first, the
+            second and the last planned one, and write ``trace.csv``;
             0 does not. It is a diagnostic: no checkpoint and no setting is chosen by it.
         precision: of the training, one of `PRECISIONS`; 'auto' is the device's choice for our
             method, and float32, as their own code has it, for the others.
@@ -195,8 +196,11 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         )
         if not all(type(seed) is int and seed >= 0 for seed in values["seeds"]):
             raise N2NError("its seeds must be whole numbers from 0 on.")
-        if odd := [c for c in values["categories"] if not _is_name(c)]:
-            raise N2NError(f"{odd[0]!r} is not the name of a category.")
+        if odd := [c for c in values["categories"] if not isinstance(c, str)]:
+            raise N2NError(
+                f"{odd[0]!r} is not the name of a category; put a name that looks like a number "
+                "in quotes, as its folder is called."
+            )
         for name in ("categories", "seeds", "variants"):
             if not values[name]:
                 raise N2NError(f"its entry {name!r} is empty, so that it lists no run.")
@@ -222,7 +226,7 @@ def _block(block: Any, number: int) -> Iterator[Run]:
         runs = [
             Run(
                 values["dataset"],
-                str(category),
+                category,
                 settings,
                 seed,
                 values["trace"],
@@ -238,11 +242,6 @@ def _block(block: Any, number: int) -> Iterator[Run]:
     except N2NError as error:
         raise N2NError(f"block {number}: {error}") from error
     yield from runs
-
-
-def _is_name(value: Any) -> bool:
-    """A folder's name, which YAML takes for a number where it looks like one."""
-    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _entries(given: Any, required: dict[str, type], optional: dict[str, Any]) -> dict[str, Any]:

@@ -180,7 +180,11 @@ def only_one(key: RunKey, results: Path) -> Iterator[None]:
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk has its own sentence already
                 failed.parent.mkdir(parents=True, exist_ok=True)
-                failed.write_text(str(error) if isinstance(error, N2NError) else repr(error))
+                failed.write_text(
+                    str(error) if isinstance(error, N2NError) else repr(error),
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                )
             raise
 
 

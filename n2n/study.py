@@ -142,15 +142,18 @@ def run_study(
     runs = [run for run in missing if (run.dataset, run.category) in found]
     done = len(study.runs) - len(missing)
     say(f"{study.title}: {done} of {len(study.runs)} runs are done, {len(runs)} can be run now")
+    failures = []
     for run in study.runs:
-        if run.precision != "auto":  # says where the record is of another
-            with contextlib.suppress(N2NError):  # a damaged one hinders no other run
-                finished(run.key, results, run.precision)
+        try:
+            finished(run.key, results, run.precision)  # says where the record is of another
+        except N2NError as error:  # a damaged one hinders no other run
+            failures.append(str(error))
+            say(f"failed: {error}")
     if absent := sorted(
         {f"{r.dataset}/{r.category}" for r in missing} - {"/".join(f) for f in found}
     ):
         say(f"not in {data}: {', '.join(absent)}")
-    return _make_each("study", runs, data, results, device, progress)
+    return failures + _make_each("study", runs, data, results, device, progress)
 
 
 def _make_each(

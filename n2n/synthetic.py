@@ -42,7 +42,7 @@ def synthetic_defects(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, li
     if len(images) < 2:
         raise N2NError(
             f"Synthetic defects need two held-out normal images at least, not {len(images)}; "
-            "add to train/good."
+            "add to train/good, until there are 8."
         )
     pictures = images.numpy().astype(np.float64)
     made, masks, kinds = [], [], []

@@ -5,6 +5,7 @@ The table of book/reliability.md names the same cases.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,9 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
     ("CMYK", lambda f: Image.new("CMYK", (64, 64)).save(f / "train/good/x.jpg"), FINE, FINE),
     ("sixteen bits", lambda f: Image.fromarray(np.full((64, 64), 30000, np.uint16)).save(first(f)),
      FINE, FINE),
+    ("twelve bits in sixteen",
+     lambda f: Image.fromarray(np.full((64, 64), 3000, np.uint16)).save(first(f)),
+     "no pixel above 3000 of 65535", "no pixel above 3000 of 65535"),
     ("floating-point pixels", lambda f: Image.new("F", (64, 64), 0.5).save(f / "train/good/x.tif"),
      "x.tif has floating-point pixels", "x.tif has floating-point pixels"),
     ("animation", animate, FINE, FINE),
@@ -83,6 +87,10 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
      "directory"),
     ("spaces and Unicode in names",
      lambda f: first(f).rename(f / "train/good/Teil 7 größer 部品.png"), FINE, FINE),
+    ("name that is not UTF-8", lambda f: first(f).rename(f / os.fsdecode(b"train/good/gr\xf6.png")),
+     "gr\\udcf6.png' has a name that is not UTF-8", "has a name that is not UTF-8"),
+    ("image beside the folders", lambda f: shutil.copy(first(f), f / "test/x.png"),
+     "is not looked at; move it", FINE),
     ("folder by another name", lambda f: (f / "train/good").rename(f / "train/fine"),
      "no training image", "no training image"),
     ("two images that share a mask",
@@ -98,7 +106,9 @@ CASES: list[tuple[str, Spoil, str | None, str | None]] = [
     ("inverted mask", invert, "if it is inverted", FINE),
     ("no anomalous test image", lambda f: shutil.rmtree(f / "test/spot"), FINE, FINE),
     ("no normal test image", lambda f: shutil.rmtree(f / "test/good"), FINE, FINE),
-    ("one training image", lambda f: keep(f, 1), FINE, "cannot be split"),
+    ("one training image", lambda f: keep(f, 1), "a run needs 8", "cannot be split"),
+    ("seven training images", lambda f: keep(f, 7), "a run needs 8", "until there are 8"),
+    ("eight training images", lambda f: keep(f, 8), FINE, FINE),
 ]  # fmt: skip
 
 
@@ -148,6 +158,7 @@ def test_metrics_that_cannot_be_measured_are_named(tmp_path: Path) -> None:
         ({"anomaly": "strange"}, "label 'strange'"),
         ({"fryum/Data/Images/Normal/001.JPG": "../../etc/passwd"}, "is missing; restore it"),
         ({"fryum/Data/Images/Normal/001.JPG": "/etc/passwd"}, "is missing; restore it"),
+        ({"fryum/Data/Images/Normal/001.JPG": "fryum/Data/Images/Normal/000.JPG"}, "JPG twice"),
     ],
 )
 def test_split_files_with_unknown_rows(

@@ -101,6 +101,7 @@ def test_the_core_does_not_import_the_extra() -> None:
         ("padim", {"coreset": 0.1}, "no setting 'coreset' of padim"),
         ("padim", {"epochs": 3}, "no setting 'epochs' of padim"),
         ("cflow", {"epochs": 0}, "epochs=0 must be at least 1"),
+        ("thumbnail", {"side": 257}, "side=257 must be at most image_size=256"),
         ("draem", {"backbone": "resnet18"}, "no backbone 'resnet18' for draem"),
         ("dagan", {"backbone": "resnet18"}, "no backbone 'resnet18' for dagan"),
         ("skip-ganomaly", {"coreset": 0.1}, "no setting 'coreset' of skip-ganomaly"),

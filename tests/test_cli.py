@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -388,6 +389,15 @@ def test_detect_refuses_what_it_cannot_read(finished: Path, tmp_path: Path) -> N
     assert "weights" in outcome.output
 
 
+def test_detect_refuses_a_name_that_no_table_can_hold(finished: Path, tmp_path: Path) -> None:
+    photo = tmp_path / os.fsdecode(b"gr\xf6.png")
+    Image.new("RGB", (64, 64)).save(photo)
+    outcome = n2n("detect", photo, "--run", finished, "--out", tmp_path / "out")
+    assert outcome.exit_code == 1
+    assert "gr\\udcf6.png' has a name that is not UTF-8; rename it." in outcome.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_detect_says_how_to_come_by_missing_weights(
     finished: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -513,6 +523,31 @@ def test_tables_and_audit(tmp_path: Path) -> None:
     outcome = n2n("audit")
     assert outcome.exit_code == 0, outcome.output
     assert "do not hold" in outcome.output
+
+
+def test_a_study_from_its_list_to_its_records(parts: Path, tmp_path: Path) -> None:
+    file, results, data = tmp_path / "study.yaml", tmp_path / "results", tmp_path / "data"
+    file.write_text(
+        "title: T\npurpose: P\nruns:\n- {dataset: parts, categories: [disc, ring], preset: demo, "
+        "base: {image_size: 64, width: 4, epochs: 1}}\n"
+    )
+    for category in ("disc", "ring"):
+        shutil.copytree(parts / "parts/disc", data / "parts" / category)
+    (data / "parts/ring/train/good/000.png").write_bytes(b"")
+    of_results = ("--results", results)
+    assert "no results folder" in n2n("status", file, *of_results).output
+    outcome = n2n("study", file, "--dry-run", *of_results)
+    assert (outcome.exit_code, outcome.output.count("missing  ")) == (0, 2)
+    outcome = n2n("study", file, *of_results)
+    assert outcome.exit_code == 1
+    assert "with --data or the variable N2N_DATA" in outcome.output
+    outcome = n2n("study", file, "--data", data, "--device", "cpu", "--quiet", *of_results)
+    assert outcome.exit_code == 1
+    assert outcome.output.count("000.png cannot be read: it is empty") == 2  # at once, at the end
+    assert "1 of 2 runs are done" in n2n("study", file, "--dry-run", *of_results).output
+    outcome = n2n("status", file, *of_results)
+    assert outcome.exit_code == 0, outcome.output
+    assert "failed" in outcome.output
 
 
 @pytest.mark.parametrize("root", [None, "data"])

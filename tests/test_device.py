@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2n.device import choose_device, describe, exact_float32, memory_errors
+from n2n.device import (
+    choose_device,
+    choose_precision,
+    describe,
+    exact_float32,
+    memory_errors,
+)
 from n2n.errors import N2NError
 
 PEAK = """
@@ -73,6 +79,38 @@ def test_float32_is_float32_within_and_as_it_was_after() -> None:
         assert torch.backends.cudnn.allow_tf32 == before[0]
     finally:
         torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),  # as PyTorch names it on ARM
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"neon": True, "bf16": False}, torch.float32),
+    ],
+)
+def test_a_cpu_trains_in_what_it_multiplies(
+    capabilities: dict[str, bool], precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", torch.device("cpu")) == precision
+    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_fastest_device_is_chosen(
+    cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ones = torch.ones
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    assert choose_device() == torch.device(chosen)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,8 @@ def test_how_large_the_masks_are(category: Category) -> None:
     assert found["masks"] == pytest.approx(
         {"median": 64 / 4096, "grown_median": 240 / 4096, "largest_fifth": 128 / 196}
     )
+    two = about_data(replace(category, masks=masks, labels=torch.tensor([0, 1, 1, 0]).bool()))
+    assert two["masks"]["largest_fifth"] == pytest.approx(128 / 192)  # of two images, the larger
     none = about_data(replace(category, masks=torch.zeros_like(masks)))["masks"]
     assert none == {"median": None, "grown_median": None, "largest_fifth": None}
 

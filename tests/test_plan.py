@@ -127,11 +127,14 @@ def test_what_has_a_record_is_not_missing(tmp_path: Path) -> None:
         (HEAD + "- {dataset: D}\n", "block 1: the entry 'categories' is missing"),
         (HEAD + "- {dataset: D, categories: [a], seed: 1}\n", "no entry 'seed'"),
         (HEAD + "- {dataset: D, categories: a}\n", "'categories' must be a list"),
+        (HEAD + "- {dataset: D, categories: [010]}\n", "8 is not the name of a category; put"),
         (HEAD + "- {dataset: D, categories: [a], seeds: [x]}\n", "whole numbers from 0"),
         (HEAD + "- {dataset: D, categories: [a], variants: [1]}\n", "set of settings"),
         (HEAD + "- {dataset: D, categories: [a], base: {nois: 1}}\n", "no setting 'nois'"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 1e-1x}}\n", "must be a number"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 3e-1}}\n", "a point in it, 3.0e-1"),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: -.3e}}\n", "must be a number."),
+        (HEAD + "- {dataset: D, categories: [a], base: {noise: '.3'}}\n", "write it as 0.3"),
         (HEAD + "- {dataset: D, categories: [a], base: {noise: 2}}\n", "between 0 and 1"),
         (HEAD + "- {dataset: D, categories: [a], preset: best}\n", "no preset 'best'"),
         (HEAD + "- {dataset: D, categories: [a], weights: a.pth}\n", "n2n uses none"),
@@ -198,17 +201,19 @@ def test_a_study_makes_what_it_can_and_names_what_failed(
     assert third in plan.missing(results)
 
 
-def test_a_damaged_record_stops_no_other_run(
-    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["", "precision: float32,"])
+def test_a_damaged_record_is_named_and_stops_no_other_run(
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    block = "- {dataset: parts, categories: [disc], precision: float32, variants: [{}, {noise: 0}]}"
+    block = f"- {{dataset: parts, categories: [disc], {precision} variants: [{{}}, {{noise: 0}}]}}"
     plan = read_study(study(tmp_path, HEAD + block))
     results, tried = tmp_path / "results", []
     damaged = plan.runs[0].key.folder(results) / "record.json"
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
     monkeypatch.setattr("n2n.study.make_record", lambda run, *_, **__: tried.append(run))
-    assert run_study(plan, parts, results, device="cpu", progress=False) == []
+    (said,) = run_study(plan, parts, results, device="cpu", progress=False)
+    assert f"{damaged} is damaged" in said
     assert tried == [plan.runs[1]]
 
 

@@ -89,6 +89,8 @@ def test_a_run_that_is_there_is_no_job(tmp_path: Path) -> None:
         ("dat=here", "--config has no 'dat'"),
         ("data=/no/such/folder", "there is no folder /no/such/folder"),
         ("missing=all", "can only be 'skip'"),
+        ("device=cuda:1", "each run is given a GPU here"),
+        ("study=/no/such/study", "There is no study /no/such/study"),
     ],
 )
 def test_a_mistyped_setting_is_refused(tmp_path: Path, setting: str, sentence: str) -> None:

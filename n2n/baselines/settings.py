@@ -123,6 +123,10 @@ class BaselineSettings:
             raise N2NError(
                 f"The setting image_size={self.image_size} must be a multiple of 32, at least 64."
             )
+        if self.side > self.image_size:
+            raise N2NError(
+                f"The setting side={self.side} must be at most image_size={self.image_size}."
+            )
         for name, least in (
             ("epochs", bool(method.epochs)),
             ("batch_size", 1),
