@@ -298,9 +298,12 @@ def margins_table(results: Path) -> pd.DataFrame:
         content = record.content
         if record.key.method != "n2n" or "hidden_alike_farther" not in content:
             continue
+        settings = record.settings
+        if settings.preset != "paper":  # whose name says the score, too
+            settings = dataclasses.replace(settings, image_score=own)
         named = {
             "category": run["category"],
-            "detector": _detector(dataclasses.replace(record.settings, image_score=own)),
+            "detector": _detector(settings),
             "seed": record.key.seed,
         }
         for score, whole in content["image_scores"].items():
