@@ -61,12 +61,12 @@ def peak_mib(work: Callable[[], object], device: torch.device) -> float:
     """By how many MiB the memory grows at most while it works: the GPU's, or the process's own."""
     if device.type != "cuda":
         return resident_peak(work)
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
     work()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
 def training(

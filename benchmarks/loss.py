@@ -180,6 +180,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     torch.backends.cudnn.allow_tf32 = False  # or convolutions on a GPU would not be float32
+    torch.set_float32_matmul_precision("highest")  # as some containers ask for less
     if options.peak:
         print(_measure_peak(options.peak, options.size, options.batch, device))
         return

@@ -74,10 +74,12 @@ def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = Fal
     grid = (len(images), triton.cdiv(height, ROWS), triton.cdiv(width, COLUMNS))
     for horizontal in (True, False):
         filtered = torch.empty_like(images)
-        _along_axis[grid](
-            images, filtered, taps, height, width, REACH=reach, HORIZONTAL=horizontal,
-            MIRROR=mirrored and not adjoint, UNFOLD=mirrored and adjoint,
-            ROWS=ROWS, COLUMNS=COLUMNS,
-        )  # fmt: skip
+        # Triton runs on the current device, whichever the tensors' is
+        with torch.cuda.device_of(images):
+            _along_axis[grid](
+                images, filtered, taps, height, width, REACH=reach, HORIZONTAL=horizontal,
+                MIRROR=mirrored and not adjoint, UNFOLD=mirrored and adjoint,
+                ROWS=ROWS, COLUMNS=COLUMNS,
+            )  # fmt: skip
         images = filtered
     return images.reshape(x.shape)

@@ -150,7 +150,12 @@ def check(root: Path) -> None:
     "--precision", default="auto", show_default=True,
     help="Of the training: auto, float32, bfloat16. Scores are always float32.",
 )  # fmt: skip
-@click.option("--compile/--no-compile", "compile_network", default=None, help="Default: on a GPU.")
+@click.option(
+    "--compile/--no-compile",
+    "compile_network",
+    default=None,
+    help="Default: on a GPU, where it can.",
+)
 @click.option(
     "--trace",
     type=click.IntRange(0),

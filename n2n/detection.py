@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, detection_noise, normalise, to_unit
-from n2n.device import exact_float32, memory_errors, precision_context
+from n2n.device import exact_float32, memory_errors, memory_format, precision_context
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
@@ -101,7 +101,7 @@ def detect(
             for draw, noise in enumerate(noises):
                 x = corrupt(x0, noise, settings.test_noise)
                 with precision_context(device, precision):
-                    reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+                    reconstruction = network(x.contiguous(memory_format=memory_format(device)))
                 total += anomaly_map(reconstruction, x0, settings)
                 if draw == 0:
                     unit = to_unit(reconstruction.float()).clamp(0, 1)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.util
 import platform
 import sys
 from collections.abc import Iterator
@@ -51,28 +52,46 @@ def choose_precision(name: str, device: torch.device, *, training: bool = True) 
     alone, as small gradients would vanish in it.
 
     Raises:
-        N2NError: for another name, and for a training in float16.
+        N2NError: for another name, for a training in float16, and for bfloat16 on a GPU that is too
+            old for it.
     """
     if name == "float16" and not training:
         return torch.float16
     if name == "auto":
-        if device.type == "cuda":
-            with torch.cuda.device(device):  # it is asked of the current one
-                fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = device.type == "cpu" and _cpu_has_bf16()
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if _has_bf16(device) else torch.float32
     if name not in ("float32", "bfloat16"):
         choices = "auto, float32 or bfloat16" if training else "float32, float16, bfloat16 or auto"
         raise N2NError(f"There is no precision {name!r} here; choose {choices}.")
+    if name == "bfloat16" and device.type == "cuda" and not _has_bf16(device):
+        raise N2NError("This GPU cannot compute in bfloat16; choose --precision float32.")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def _cpu_has_bf16() -> bool:
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # it is asked of the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return any(
         capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
     )  # bf16: ARM's
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Of images and weights: channels last, in which convolutions are faster.
+
+    But not on Apple's GPUs, where PyTorch's gradients are slow in it (pytorch#193349) and those of
+    batch normalisation wrong (pytorch#188371).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` is worth while and has its Triton, which Windows lacks."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -115,6 +134,7 @@ def keep_freed_memory() -> None:
 # What the driver and the libraries of a GPU say where PyTorch's own allocator was not asked
 _GPU_IS_FULL = (
     "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED", "MPS backend out of memory", "Invalid buffer size",
 )  # fmt: skip
 
 
@@ -162,6 +182,9 @@ def compile_errors(compiled: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
+        inner = getattr(error, "inner_exception", error)
+        if out_of_memory(inner):
+            raise inner from error
         reason = " ".join(str(error).split("\n")[:2])  # the backend; what it said
         raise N2NError(
             f"The network could not be compiled on this machine ({reason}); use `n2n run "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.device import memory_errors, out_of_memory
+from n2n.device import can_compile, memory_errors, out_of_memory
 from n2n.errors import N2NError, write_errors
 from n2n.files import write_whole
 from n2n.measurement import (
@@ -72,11 +72,11 @@ def measure(
         results: folder of the checkpoint, and of the runs that may have trained the same network.
         device: where to train and detect.
         precision: of the training.
-        compile_network: use ``torch.compile``; None does so on a GPU.
+        compile_network: use ``torch.compile``; None does so on a GPU where it can.
         progress: show progress bars on stderr.
     """
     if compile_network is None:
-        compile_network = device.type == "cuda"
+        compile_network = can_compile(device)
     began = time.monotonic()
     learned, held_out = split_validation(len(images.train), settings.validation_fraction, run.seed)
     normal, development = images.train[learned], development_set(images, held_out)

@@ -98,7 +98,7 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
     """Hold a place on a GPU of this machine, and show this process and its children only that one.
 
     Waits until a place is free; a process that dies gives its place back. Without a GPU, or in a
-    Slurm job, whose GPUs Slurm has already given to it alone, nothing is held.
+    Slurm job with one, which Slurm has already given to it alone, nothing is held.
 
     Args:
         runs_per_gpu: how many runs may share a GPU.
@@ -106,8 +106,8 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
     Yields:
         The GPU as ``CUDA_VISIBLE_DEVICES`` names it, or None.
     """
-    gpus = [] if "SLURM_JOB_ID" in os.environ else _gpus()
-    if not gpus:
+    gpus = _gpus()
+    if not gpus or (len(gpus) == 1 and "SLURM_JOB_ID" in os.environ):
         yield None
         return
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # Windows has no numbers

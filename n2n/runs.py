@@ -44,7 +44,7 @@ def make_record(
             the record that is there.
         results: folder of the records; see `n2n.records`.
         device: 'auto', 'cpu', 'cuda', ...
-        compile_network: of our method: use ``torch.compile``; None does so on a GPU.
+        compile_network: of our method: use ``torch.compile``; None does so on a GPU where it can.
         progress: show progress bars on stderr.
 
     Raises:

@@ -24,6 +24,7 @@ from n2n.device import (
     exact_float32,
     keep_freed_memory,
     memory_errors,
+    memory_format,
     out_of_memory,
     precision_context,
 )
@@ -60,7 +61,7 @@ def build_network(settings: Settings, seed: int, device: torch.device) -> nn.Mod
         torch.manual_seed(seed)
         network = UNet(settings.width) if settings.network == "unet" else MNet(settings)
     network.to(device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=memory_format(device))  # type: ignore[call-overload,no-any-return]
 
 
 def build_optimiser(
@@ -271,7 +272,7 @@ def train_step(
         epsilon = draw_noise(tuple(x0.shape), settings, noise)
     x = corrupt(x0, epsilon, settings.noise)
     with precision_context(images.device, precision):
-        reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+        reconstruction = network(x.contiguous(memory_format=memory_format(x.device)))
     loss = total_loss(reconstruction, x0, settings)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -355,7 +356,7 @@ def _validate(
         x0 = normalise(images[batch])
         x = corrupt(x0, noise, settings.noise)
         with precision_context(device, precision):
-            reconstruction = network(x.contiguous(memory_format=torch.channels_last))
+            reconstruction = network(x.contiguous(memory_format=memory_format(x.device)))
         total += total_loss(reconstruction, x0, settings) * len(batch)
     return float(total) / len(indices)
 
@@ -482,4 +483,6 @@ class _State:
             self.commits = state.get("commits", [None])  # older checkpoints do not say
             self.devices = state.get("devices", [None])
         except (RuntimeError, ValueError, KeyError) as error:
+            if out_of_memory(error):  # its moments go to the device
+                raise
             raise other_version from error

@@ -425,6 +425,11 @@ def test_a_file_that_is_not_needed_is_refused(method: str, images: torch.Tensor)
         fit(images, make_baseline_settings(method), 0, CPU, Path("x"), progress=False)
 
 
+def test_cflow_is_refused_where_there_is_no_float64(images: torch.Tensor) -> None:
+    with pytest.raises(N2NError, match="float64, which Apple's GPUs lack; choose --device cpu"):
+        fit(images, make_baseline_settings("cflow"), 0, torch.device("mps"), progress=False)
+
+
 @pytest.mark.parametrize("method", ["padim", "thumbnail"])
 def test_without_a_training_there_is_no_precision(method: str, images: torch.Tensor) -> None:
     settings = make_baseline_settings(method)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
 from n2n.device import (
+    can_compile,
     choose_device,
     choose_precision,
+    compile_errors,
     describe,
     exact_float32,
     memory_errors,
+    memory_format,
 )
 from n2n.errors import N2NError
 
@@ -99,6 +104,38 @@ def test_a_cpu_trains_in_what_it_multiplies(
     assert choose_precision("float32", torch.device("cpu")) == torch.float32
 
 
+def test_a_gpu_that_is_too_old_for_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert choose_precision("auto", gpu) == torch.float32
+    with pytest.raises(N2NError, match="cannot compute in bfloat16; choose --precision float32"):
+        choose_precision("bfloat16", gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert choose_precision("auto", gpu) == choose_precision("bfloat16", gpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("device", "triton", "compiles", "layout"),
+    [
+        ("cuda", True, True, torch.channels_last),
+        ("cuda", False, False, torch.channels_last),  # as on Windows
+        ("mps", True, False, torch.contiguous_format),
+        ("cpu", True, False, torch.channels_last),
+    ],
+)
+def test_what_a_device_is_asked_for(
+    device: str,
+    triton: bool,
+    compiles: bool,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if triton else None)
+    assert can_compile(torch.device(device)) == compiles
+    assert memory_format(torch.device(device)) == layout
+
+
 @pytest.mark.parametrize(
     ("cuda", "mps", "chosen"),
     [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
@@ -120,12 +157,26 @@ def test_the_fastest_device_is_chosen(
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB, max allowed: 9.07 GiB)"),
+        RuntimeError("Invalid buffer size: 12.00 GiB"),
     ],
 )
 def test_a_full_gpu_is_named_whoever_notices(error: RuntimeError) -> None:
     said = r"^The GPU's memory is too small for this run; so\.$"
     with pytest.raises(N2NError, match=said), memory_errors("so"):
         raise error
+
+
+def test_a_gpu_that_fills_while_the_network_is_compiled_is_named() -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with (
+        pytest.raises(N2NError, match=r"^The GPU's memory is too small for this run; so\.$"),
+        memory_errors("so"),
+        compile_errors(True),
+    ):
+        raise BackendCompilerFailed(print, full, None)
+    with pytest.raises(N2NError, match=r"could not be compiled.*no compiler"), compile_errors(True):
+        raise BackendCompilerFailed(print, RuntimeError("no compiler"), None)
 
 
 def test_other_errors_pass() -> None:

@@ -149,6 +149,18 @@ def test_two_runs_share_no_gpu_unless_asked(
         assert none is None
 
 
+@pytest.mark.parametrize(("given", "held"), [("3", None), ("2,3", "2")])
+def test_a_slurm_job_with_several_gpus_shares_them_out(
+    given: str, held: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with gpu_slot() as gpu:
+        assert gpu == held
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == (held or given)
+
+
 def test_gpus_that_differ_are_counted_as_nvidia_smi_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

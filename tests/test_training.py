@@ -218,6 +218,19 @@ def test_a_checkpoint_of_another_network_is_refused(
             run(images, tiny, checkpoint=checkpoint)
 
 
+def test_a_checkpoint_for_which_the_gpu_is_too_full_is_kept(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(images, tiny, checkpoint=checkpoint)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", full)
+    with pytest.raises(N2NError, match=r"^The GPU's memory is too small"):
+        run(images, tiny, checkpoint=checkpoint)
+
+
 def test_a_checkpoint_that_is_older_than_a_setting_goes_on_and_one_that_is_younger_does_not(
     images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

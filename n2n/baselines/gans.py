@@ -53,7 +53,7 @@ from tqdm import tqdm
 from n2n.baselines.settings import BaselineSettings
 from n2n.corruption import normalise
 from n2n.detection import Found
-from n2n.device import keep_freed_memory, precision_context
+from n2n.device import keep_freed_memory, memory_format, precision_context
 from n2n.errors import N2NError
 
 WIDTH = 64  # channels after the first convolution
@@ -272,7 +272,7 @@ def build_gan(settings: BaselineSettings, seed: int, device: torch.device) -> GA
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         gan = GAN(settings.method, settings.image_size)
-    return gan.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return gan.to(device).to(memory_format=memory_format(device))  # type: ignore[call-overload,no-any-return]
 
 
 def fit_gan(
@@ -352,7 +352,7 @@ def train_step(
 
     Each network gets the gradients of its own loss alone, both from one forward pass.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=memory_format(x.device))
     with precision_context(x.device, precision):
         fake = gan.generator(x)
         of_real, of_fake = gan.discriminator(x), gan.discriminator(fake)

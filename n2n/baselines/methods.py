@@ -57,7 +57,9 @@ def measure(
     """
     weights = None if run.weights is None else Path(run.weights).expanduser()
     start = time.monotonic()
-    with memory_errors("use a smaller batch size, coreset or image size"), exact_float32():
+    advice = "use a smaller batch size, coreset or image size"
+    advice += ", or --device cpu" if device.type != "cpu" else ""
+    with memory_errors(advice), exact_float32():
         model = fit(images.train, settings, run.seed, device, weights, precision, progress)
         fitted = time.monotonic()
         maps, scores = score(model, images.test, settings, device, progress)
@@ -94,11 +96,14 @@ def fit(
 
     Raises:
         N2NError: where the extra is not installed, the weights do not fit or are not needed, the
-            method has no training to be of that precision, or a training fails.
+            method has no training to be of that precision or cannot be on that device, or a
+            training fails.
     """
     if weights is not None and brought(settings.backbone) is None:
         own = settings.method if settings.backbone == NOTHING else settings.backbone
         raise N2NError(f"{own} needs no file beside the images; leave --weights out.")
+    if settings.method == "cflow" and device.type == "mps":
+        raise N2NError("cflow computes in float64, which Apple's GPUs lack; choose --device cpu.")
     if precision != torch.float32 and not METHODS[settings.method].epochs:
         raise N2NError(f"{settings.method} trains nothing; leave --precision out.")
     match METHODS[settings.method].by:
