@@ -176,7 +176,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def unreadable_name(path: Path) -> str | None:
-    """A sentence about a file whose name is not UTF-8, and so cannot stand in a table."""
+    """A sentence about a file or folder whose name is not UTF-8, and so can be in no table."""
     try:
         path.name.encode()
     except UnicodeEncodeError:

@@ -75,9 +75,8 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     capabilities = torch.cpu.get_capabilities()
-    return any(
-        capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
-    )  # bf16: ARM's
+    names = ("avx512_bf16", "amx_bf16", "bf16")  # the last one is ARM's
+    return any(capabilities.get(name) for name in names)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

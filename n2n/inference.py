@@ -65,8 +65,9 @@ def detect_files(
             raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
         if not path.exists():
             raise N2NError(f"There is no file {path}; check its name.")
-        if said := unreadable_name(path):
-            raise N2NError(said)
+        for part in (path, *path.parents):
+            if said := unreadable_name(part):
+                raise N2NError(said)
     network, settings, found_at, expected = load_network(source, where)
     limit = found_at["image"] if threshold is None else threshold
     if not math.isfinite(limit):

@@ -106,8 +106,9 @@ def gpu_slot(runs_per_gpu: int = 1) -> Iterator[str | None]:
     Yields:
         The GPU as ``CUDA_VISIBLE_DEVICES`` names it, or None.
     """
-    gpus = _gpus()
-    if not gpus or (len(gpus) == 1 and "SLURM_JOB_ID" in os.environ):
+    several = "," in os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = _gpus() if several or "SLURM_JOB_ID" not in os.environ else []
+    if not gpus:
         yield None
         return
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # Windows has no numbers
