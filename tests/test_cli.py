@@ -525,7 +525,10 @@ def test_tables_and_audit(tmp_path: Path) -> None:
     assert "do not hold" in outcome.output
 
 
-def test_a_study_from_its_list_to_its_records(parts: Path, tmp_path: Path) -> None:
+def test_a_study_from_its_list_to_its_records(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("N2N_DATA", raising=False)
     file, results, data = tmp_path / "study.yaml", tmp_path / "results", tmp_path / "data"
     file.write_text(
         "title: T\npurpose: P\nruns:\n- {dataset: parts, categories: [disc, ring], preset: demo, "
