@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.common import name_of, now, peak_mib, provenance, write_table
 from n2n import loss
 from n2n.corruption import to_unit
-from n2n.device import choose_device, keep_freed_memory
+from n2n.device import choose_device, exact_float32, keep_freed_memory
 from n2n.settings import make_settings
 
 SETTINGS = make_settings("replication")
@@ -168,6 +168,7 @@ def _measure_peak(name: str, size: int, batch: int, device: torch.device) -> flo
     return peak_mib(lambda: run(METHODS[name][0], x, y), device)
 
 
+@exact_float32()  # or a GPU would not compute all methods in it
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
@@ -179,8 +180,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    torch.backends.cudnn.allow_tf32 = False  # or convolutions on a GPU would not be float32
-    torch.set_float32_matmul_precision("highest")  # as some containers ask for less
     if options.peak:
         print(_measure_peak(options.peak, options.size, options.batch, device))
         return

@@ -45,10 +45,11 @@ def check_kind(name: str, value: object, kind: Any) -> None:
     else:
         holds, rule = isinstance(value, kind), "true or false" if kind is bool else "a word"
     if not holds:
-        if kind is float and isinstance(value, str) and re.fullmatch(r"\d+e-\d+", value):
-            rule += f"; YAML needs a point in it, {value.replace('e', '.0e')}"
-        elif kind is float and isinstance(value, str) and re.fullmatch(r"-?\.\d+", value):
-            rule += f"; write it as {value.replace('.', '0.')}"
+        if kind is float and isinstance(value, str):
+            if re.fullmatch(r"\d+e-\d+", value):
+                rule += f"; YAML needs a point in it, {value.replace('e', '.0e')}"
+            elif re.fullmatch(r"-?\.\d+", value):
+                rule += f"; write it as {value.replace('.', '0.')}"
         raise N2NError(f"The setting {name}={value} must be {rule}.")
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from n2n.data import LEAST_TRAINING
 from n2n.errors import N2NError
 
 Image = NDArray[np.float64]  # (3, S, S), 0 to 255
@@ -42,7 +43,7 @@ def synthetic_defects(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, li
     if len(images) < 2:
         raise N2NError(
             f"Synthetic defects need two held-out normal images at least, not {len(images)}; "
-            "add to train/good, until there are 8."
+            f"add to train/good, until there are {LEAST_TRAINING}."
         )
     pictures = images.numpy().astype(np.float64)
     made, masks, kinds = [], [], []
