@@ -17,28 +17,29 @@ from tests.records import record, small
 SCORED = ["maximum score", "mean score"]  # of the base's own maps
 
 
-def test_effects_compare_runs_of_one_seed(small_study: Path) -> None:
+def test_effects_are_those_of_a_two_way_layout(small_study: Path) -> None:
     record(small_study, small(width=8), 0.73, seed=1)
     found = effects.of_choices(sensitivity.study_runs(small_study))
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
     by_mean = found[found["level"] == "mean"].set_index("variant")
     # Of the record's own means, though these runs are judged by their largest values
-    assert by_mean["effect"].to_dict() == dict.fromkeys(image.index, 0.0)
+    assert by_mean["effect"].to_dict() == pytest.approx(dict.fromkeys(image.index, 0.0))
     noise, width = image.loc["λ = 0 (no noise)"], image.loc["width 8"]
     assert noise["effect"] == pytest.approx(-8.0)  # the mean of -10 and -6
     assert noise["seeds"] == 2
     assert width["effect"] == pytest.approx(-1.0)  # of +1 and -3
-    # Student's interval for two samples, -10 and -6 here and +1 and -3 there, pools their
-    # deviations; that of a single mean has one of two terms under its root.
-    ends = stats.ttest_ind([-10, -6], [1, -3]).confidence_interval()
-    reach = (ends.high - ends.low) / 2 / 2**0.5
+    # The sums of squares of variants (rows) and seeds (columns), by the textbook
+    grid = np.array([(70, 76), (60, 70), (71, 73)], float)
+    rest = grid - grid.mean(1, keepdims=True) - grid.mean(0) + grid.mean()
+    deviation = ((rest**2).sum() / ((3 - 1) * (2 - 1))) ** 0.5
+    reach = stats.t.ppf(0.975, 2) * deviation * (1 / 2 + 1 / 2) ** 0.5
     for row in (noise, width):
         assert (row["low"], row["high"]) == pytest.approx(
             (row["effect"] - reach, row["effect"] + reach)
         )
-    pixel = found[found["level"] == "pixel"].set_index("variant").loc["λ = 0 (no noise)"]
-    assert pixel["low"] == pixel["effect"] == pixel["high"] == 0
+        p = 2 * stats.t.sf(abs(row["effect"]) / deviation, 2)
+        assert row["p"] == pytest.approx(p)
     # The base's own maps: their mean has 60 % in either seed, their largest value what it has
     scored = image.loc[SCORED]
     assert scored["effect"].tolist() == pytest.approx([0.0, -13.0])
@@ -48,22 +49,47 @@ def test_effects_compare_runs_of_one_seed(small_study: Path) -> None:
     assert synthetic[SCORED].tolist() == pytest.approx([-10.0, 0.0])
 
 
+def test_the_effect_of_a_variant_that_lacks_a_seed(small_study: Path) -> None:
+    found = effects.of_choices(sensitivity.study_runs(small_study))
+    width = found[found["level"] == "image"].set_index("variant").loc["width 8"]
+    # Yates' formula for a missing plot: (t T + b B - G) / ((t - 1)(b - 1)), with t = 3 variants,
+    # b = 2 seeds, and the sums of what the variant, the seed and all have otherwise
+    missing = (3 * 71 + 2 * (76 + 70) - (70 + 76 + 60 + 70 + 71)) / (2 * 1)
+    assert width["effect"] == pytest.approx((71 + missing) / 2 - (70 + 76) / 2)
+    assert width["seeds"] == 1
+    # What is trained once is known less surely than what is trained twice
+    noise = found[found["level"] == "image"].set_index("variant").loc["λ = 0 (no noise)"]
+    assert width["high"] - width["low"] > noise["high"] - noise["low"]
+
+
 def test_the_luck_of_a_training(small_study: Path) -> None:
     record(small_study, small(image_score="max"), 0.99)  # networks of the base: no trainings more
     record(small_study, small(noise=0.0, image_score="max"), 0.99)
+    record(small_study, small(checkpoint="last"), 0.10)  # nor this one
     runs = sensitivity.study_runs(small_study)
     found = effects.luck(runs).loc[("Metal Plate", "image")]
-    within = 2 * 3.0**2 + sum((value - 140 / 3) ** 2 for value in (60, 70, 10))
-    assert found["of a training"] == pytest.approx((within / (1 + 2)) ** 0.5)
-    # Without noise less the base of the same seed: -10 and -6
-    assert found["of a difference"] == pytest.approx(8**0.5)
+    # 70 and 76 with the base, 60 and 70 without noise; width 8 has one training, and fits itself
+    rest = np.array([(70, 76), (60, 70)], float)
+    rest += rest.mean() - rest.mean(1, keepdims=True) - rest.mean(0)
+    assert found["of a training"] == pytest.approx((rest**2).sum() ** 0.5)
     assert found["degrees"] == 1
     row = effects.luck_table(runs).set_index("level").loc["test images"]
-    one = ["Metal Plate", "26.4", "2.8", "± 35.9", "± 20.7"]  # 12.706 deviations
-    assert row.tolist() == [*one, "± nan"]  # nothing is left without three of one variant
+    one = ["Metal Plate", "2.0", "± 35.9", "± 20.7"]  # 12.706 deviations of a difference
+    assert row.tolist() == [*one, "± nan"]  # nothing is left without three of two variants
     none = sensitivity.study_runs(small_study / "nowhere")
     assert effects.luck_table(none).empty
     assert effects.of_choices(none).empty
+
+
+def test_another_score_of_another_training_is_no_variant(small_study: Path) -> None:
+    """What is trained otherwise is compared by the base's score, and counted once."""
+    before = effects.of_choices(sensitivity.study_runs(small_study))
+    record(small_study, small(noise=0.0, image_score="max"), 0.99)
+    assert effects.of_choices(sensitivity.study_runs(small_study)).equals(before)
+    record(small_study, small(tanh=True, image_score="max"), 0.99)
+    found = effects.of_choices(sensitivity.study_runs(small_study)).set_index("variant")
+    top = found.query("level == 'image'").loc["tanh of the output; maximum score"]
+    assert top["effect"] != pytest.approx(99 - 73)
 
 
 def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
@@ -85,22 +111,11 @@ def test_steady_luck_leaves_out_the_three_least_steady(tmp_path: Path) -> None:
         for name, moved in changes.items():
             record(tmp_path, small(**{name: values[name]}), 0.5 + moved[seed] / 100, seed=seed)
     found = effects.luck(sensitivity.study_runs(tmp_path)).loc[("Metal Plate", "image")]
-    squares = [(one - other) ** 2 / 2 for one, other in changes.values()]  # a degree each
-    reach = stats.t.ppf(0.975, 4) * (sum(squares) / 4) ** 0.5
-    assert found["reach"] == pytest.approx(reach)
-    assert found["steady"] == pytest.approx(stats.t.ppf(0.975, 1) * 2**0.5)  # of 3 and 1
-
-
-def test_p_values_are_student_s(small_study: Path) -> None:
-    record(small_study, small(width=8), 0.73, seed=1)
-    found = effects.of_choices(sensitivity.study_runs(small_study))
-    rows = found[found["level"].eq("image") & found["stage"].eq("training")]
-    for row in rows.itertuples():
-        (low, high), share = (row.low, row.high), 1 - row.p
-        assert 0 < row.p < 1
-        # The interval with as much confidence as p leaves ends at zero
-        deviation = (high - low) / 2 / stats.t.ppf(0.975, 2)
-        assert deviation * stats.t.ppf((1 + share) / 2, 2) == pytest.approx(abs(row.effect))
+    apart = np.array([0, -8, 12, -18, -2])  # of the two seeds, the base first
+    deviation = (((apart - apart.mean()) ** 2).sum() / 2 / 4) ** 0.5
+    assert found["of two"] == pytest.approx(stats.t.ppf(0.975, 4) * deviation * 2**0.5)
+    # What is left is the base and two modules in a row, 0 and -2 apart: a deviation of 1
+    assert found["steady"] == pytest.approx(stats.t.ppf(0.975, 1) * 1.0 * 2**0.5)
 
 
 def test_holm_s_correction_by_hand() -> None:
@@ -119,7 +134,7 @@ def test_intervals_beyond_chance_are_counted() -> None:
     found = pd.DataFrame(ends, columns=["low", "high"]).assign(
         stage="training", p=[0.5, 0.04, 1e-5, float("nan")] * 20, category="a", level="b"
     )
-    used = found.assign(stage="detection", p=np.nan)
+    used = found.assign(stage="same training", p=np.nan)
     sentence = effects.beyond_chance(pd.concat([found, used], ignore_index=True))
     assert sentence.startswith("Of 60 such intervals 40 exclude zero; about 3 would")
     assert "trainings. 20 would still do so" in sentence
@@ -132,7 +147,7 @@ def test_how_good_a_guide_synthetic_defects_are() -> None:
         for level, values in values_of.items()
         for n, effect in enumerate(values)
     ).assign(stage="training")
-    used = found.assign(variant="used " + found["variant"], effect=1.0, stage="detection")
+    used = found.assign(variant="used " + found["variant"], effect=1.0, stage="same training")
     (row,) = effects.guide_table(pd.concat([found, used])).to_dict("records")
     # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8
     assert row == {"category": "Plate", "trainings": 4, "test images": "0.80"}

@@ -10,6 +10,7 @@ import bisect
 import dataclasses
 import textwrap
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,9 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
-from n2n.analysis.sensitivity import LEVELS
+from n2n.analysis.sensitivity import BASE_NAME, LEVELS
 from n2n.records import check_same_images
-from n2n.settings import DETECTION, Settings
+from n2n.settings import Settings
 
 COLOURS = {"Metal Plate": NORMAL, "Bracket White": ANOMALOUS, "Fryum": OURS}
 TOPICS = {  # in the order of `Settings`, by the first setting of each
@@ -31,11 +32,11 @@ TOPICS = {  # in the order of `Settings`, by the first setting of each
 def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
-    Of the runs around a base, as `n2n.analysis.sensitivity.study_runs` gives them.
-    A difference is taken between runs of the same seed, then averaged. Of a variant that was
-    trained, ``low`` and ``high`` are the ends of the 95 % interval that the luck of so many
-    trainings leaves, see `luck`; NaN where nothing tells how large that is. Of another use of the
-    base's own networks they are the smallest and the largest difference.
+    Of the runs around a base, as `n2n.analysis.sensitivity.study_runs` gives them. Of a variant
+    that was trained, the effect and the ends of its 95 % interval are those of `fit`; the ends are
+    NaN where nothing tells how large the luck of a training is. Of another use of the base's own
+    trainings, the effect is the mean difference from the base with the same seed, ``low`` and
+    ``high`` are the smallest and the largest.
 
     Returns:
         Columns: variant, changed, category, level, effect, low, high, p (of no effect, for luck
@@ -44,46 +45,85 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         N2NError: where runs that would be compared have seen different test images.
     """
-    spread = luck(runs)
-    base = dict(list(runs[runs["variant"] == "the base"].groupby(["category", "level"])))
     rows = []
-    groups = runs[runs["variant"] != "the base"].groupby(
-        ["variant", "category", "level"], sort=False
-    )
-    for (variant, category, level), group in groups:
-        if (category, level) not in base:
-            continue
-        every = base[category, level]
-        check_same_images([*group["record"], *every["record"]])
-        difference = _of_one_seed(group, every)
-        if difference.empty:
-            continue
-        effect, stage = difference.mean(), group["stage"].iloc[0]
-        if stage == "training":
-            _, deviation, degrees, reach, _ = spread.loc[(category, level)]
-            low, high = (effect + sign * reach / np.sqrt(len(difference)) for sign in (-1, 1))
-            far = abs(effect) * np.sqrt(len(difference)) / (deviation or np.nan)
-            p = 2 * student.sf(far, degrees)
-        else:
-            low, high, p = difference.min(), difference.max(), np.nan
-        rows.append(
-            {
-                "variant": variant,
-                "changed": group["changed"].iloc[0],
-                "category": category,
-                "level": level,
-                "effect": effect,
-                "low": low,
-                "high": high,
-                "p": p,
-                "seeds": len(difference),
-                "stage": stage,
-            }
-        )
+    for (category, level), data in runs.groupby(["category", "level"], sort=False):
+        data = _of_shared_seeds(data)
+        base = data[data["variant"] == BASE_NAME]
+        trained = fit(data)
+        for variant, group in data.groupby("variant", sort=False):
+            if variant == BASE_NAME:
+                continue
+            check_same_images([*group["record"], *base["record"]])
+            stage, p = group["stage"].iloc[0], np.nan
+            if stage == "training":
+                effect, error = trained.effects[variant], trained.errors[variant]
+                reach = float(student.ppf(0.975, trained.degrees)) * error
+                low, high = effect - reach, effect + reach
+                p = 2 * student.sf(abs(effect) / (error or np.nan), trained.degrees)
+            else:
+                difference = group.set_index("seed")["auroc"] - base.set_index("seed")["auroc"]
+                difference = difference.dropna()
+                effect, low, high = difference.mean(), difference.min(), difference.max()
+            rows.append(
+                {
+                    "variant": variant,
+                    "changed": group["changed"].iloc[0],
+                    "category": category,
+                    "level": level,
+                    "effect": effect,
+                    "low": low,
+                    "high": high,
+                    "p": p,
+                    "seeds": len(group),
+                    "stage": stage,
+                }
+            )
     columns = [
         "variant", "changed", "category", "level", "effect", "low", "high", "p", "seeds", "stage",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _of_shared_seeds(data: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a category and level whose seeds the base has, too."""
+    return data[data["seed"].isin(data.loc[data["variant"] == BASE_NAME, "seed"])]
+
+
+class Fit(NamedTuple):
+    """What `fit` finds, in points of AUROC; by the name of the variant where it is a mapping."""
+
+    effects: dict[str, float]
+    errors: dict[str, float]  # standard errors of the effects
+    deviation: float  # of one training, from luck
+    degrees: int  # of freedom, of the deviation
+
+
+def fit(data: pd.DataFrame) -> Fit:
+    """AUROC as the sum of a variant, a seed and luck, by least squares, of one category and level.
+
+    A two-way layout without interaction (Montgomery, *Design and Analysis of Experiments*, section
+    4.1, where seeds are the blocks). Runs of one seed share the held-out images and, where the
+    network is the same, its first weights: what that does to all of them is no effect of a choice.
+    Luck is taken to be equally large with any choice. Without a degree of freedom it is NaN.
+    """
+    trained = data[data["stage"].eq("training") | data["variant"].eq(BASE_NAME)]
+    variants = [BASE_NAME, *(name for name in trained["variant"].unique() if name != BASE_NAME)]
+    columns = [(trained["variant"] == name).to_numpy(float) for name in variants[1:]]
+    columns += [(trained["seed"] == seed).to_numpy(float) for seed in trained["seed"].unique()]
+    design = np.array(columns).T.reshape(len(trained), len(columns))
+    auroc = trained["auroc"].to_numpy()
+    found, _, rank, _ = np.linalg.lstsq(design, auroc)
+    degrees = len(auroc) - int(rank)
+    squares = float(((auroc - design @ found) ** 2).sum())
+    deviation = np.sqrt(squares / degrees) if degrees else np.nan
+    errors = deviation * np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
+    named = variants[1:]
+    return Fit(
+        dict(zip(named, found.tolist(), strict=False)),
+        dict(zip(named, errors.tolist(), strict=False)),
+        float(deviation),
+        degrees,
+    )
 
 
 def after_holm(found: pd.DataFrame, share: float = 0.05) -> pd.Series[bool]:
@@ -101,70 +141,46 @@ def after_holm(found: pd.DataFrame, share: float = 0.05) -> pd.Series[bool]:
 
 
 def luck(runs: pd.DataFrame) -> pd.DataFrame:
-    """How far chance moves trainings, and differences between two, from those of `study_runs`.
+    """How far chance moves trainings and the difference of two, from those of `study_runs`.
 
-    ``of a training`` is the standard deviation of AUROC over seeds within one variant, pooled over
-    all of them as in an analysis of variance with one factor (Montgomery, *Design and Analysis of
-    Experiments*, section 3.3): it takes luck to be equally large with any choice. ``of a
-    difference`` is the same of the difference from the base with the same seed, and ``reach``
-    how far the 95 % interval of one such difference reaches, by Student's distribution. ``steady``
-    is that reach without the three variants whose seeds lie farthest apart, which is shorter even
-    where luck is equal. All differences share the base's few trainings, so that the degrees of
-    freedom are fewer than they are counted, and intervals miss together or not at all.
+    ``of a training`` is the standard deviation that `fit` leaves to luck, ``degrees`` its degrees
+    of freedom, ``of two`` how far two equal choices may lie apart that were trained once each: with
+    a chance of 95 %, by Student's distribution. ``steady`` is the same without the three variants
+    that scatter most, which is shorter even where luck is equal.
 
     Returns:
-        Index: category, level. Columns: of a training, of a difference, degrees (of freedom, of
-        the latter), reach, steady; all but the degrees in points.
+        Index: category, level. Columns: of a training, degrees, of two, steady; all but the degrees
+        in points.
     """
-    trained = runs[runs["changed"].map(DETECTION.isdisjoint).astype(bool)]
     rows = {}
-    for place, data in trained.groupby(["category", "level"], sort=False):
-        base = data[data["variant"] == "the base"]
-        changes = [
-            _of_one_seed(group, base)
-            for _, group in data[data["variant"] != "the base"].groupby("variant")
-        ]
-        changes.sort(key=lambda values: float(values.var(ddof=0)) * len(values))
-        deviation, _ = _pooled(group["auroc"] for _, group in data.groupby("variant"))
-        every, steady = _pooled(changes), _pooled(changes[:-3])
-        rows[place] = (deviation, *every, _reach_of(*every), _reach_of(*steady))
+    for place, data in runs.groupby(["category", "level"], sort=False):
+        data = _of_shared_seeds(data)
+        trained = data[data["stage"].eq("training") | data["variant"].eq(BASE_NAME)]
+        squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
+        least = squares.drop(BASE_NAME, errors="ignore").nlargest(3).index
+        every, steady = fit(trained), fit(trained[~trained["variant"].isin(least)])
+        rows[place] = (every.deviation, every.degrees, _of_two(every), _of_two(steady))
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    columns = ["of a training", "of a difference", "degrees", "reach", "steady"]
+    columns = ["of a training", "degrees", "of two", "steady"]
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
-def _reach_of(deviation: float, degrees: int) -> float:
-    return float(student.ppf(0.975, degrees)) * deviation
-
-
-def _of_one_seed(group: pd.DataFrame, base: pd.DataFrame) -> pd.Series[float]:
-    """A variant's AUROC less the base's, where both have a run of a seed."""
-    difference = group.set_index("seed")["auroc"] - base.set_index("seed")["auroc"]
-    return difference.dropna()
-
-
-def _pooled(groups: Iterable[pd.Series[float]]) -> tuple[float, int]:
-    """The standard deviation within groups, and its degrees of freedom; NaN if these are none."""
-    squares, degrees = 0.0, 0
-    for group in groups:
-        squares += float(((group - group.mean()) ** 2).sum())
-        degrees += max(len(group) - 1, 0)
-    return (np.sqrt(squares / degrees) if degrees else np.nan), degrees
+def _of_two(found: Fit) -> float:
+    return float(student.ppf(0.975, found.degrees)) * found.deviation * np.sqrt(2)
 
 
 def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """`luck` as text, a row per category and level, with what one pair of trainings can show."""
+    """`luck` as text, a row per category and level, with what few trainings can show."""
     return pd.DataFrame(
         {
             "category": category,
             "level": LEVELS[level],
             "a training": f"{trained:.1f}",
-            "a difference of one seed": f"{change:.1f}",
-            "one pair shows": f"± {reach:.1f}",
-            "three pairs": f"± {reach / np.sqrt(3):.1f}",
-            "one pair, without the three least steady variants": f"± {steady:.1f}",
+            "two trainings": f"± {reach:.1f}",
+            "three of each": f"± {reach / np.sqrt(3):.1f}",
+            "two, without the three least steady variants": f"± {steady:.1f}",
         }
-        for (category, level), (trained, change, degrees, reach, steady) in luck(runs).iterrows()
+        for (category, level), (trained, degrees, reach, steady) in luck(runs).iterrows()
         if degrees
     )
 

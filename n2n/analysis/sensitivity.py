@@ -22,6 +22,9 @@ PRINTED = {  # what `paper` has that is not its budget
     name: value for name, value in changes(PRESETS["paper"], BASE).items()
     if name not in {"image_size", "width", *BUDGET}
 }  # fmt: skip
+BASE_NAME = "the base"
+# What takes other weights, or another score, from the same training: it has the base's luck
+SAME_TRAINING = DETECTION | {"checkpoint", "monitor", "weight_average"}
 ATTENTION = ("attention", "attention_gate", "attention_identity")  # of the modules
 LEVELS = {
     "synthetic": "synthetic defects",
@@ -69,7 +72,7 @@ WORDS: dict[str, dict[Any, str]] = {
 def variant_label(changed: dict[str, Any]) -> str:
     """A short name of a variant for a reader: 'λ = 0.2', 'learning rate 0.0001'."""
     if not changed:
-        return "the base"
+        return BASE_NAME
     parts = []
     if PRINTED.items() <= changed.items():
         parts.append("preset paper")
@@ -100,12 +103,13 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     """A row per run of the study around ``base`` and level, one of `LEVELS`.
 
     'synthetic' is the image level on synthetic defects instead of the test images; 'mean' has the
-    mean of the map for the image score, whatever the run's own is. Of a part with variants the
+    mean of the map for the image score, whatever the run's own is; 'image' and 'synthetic' have the
+    base's, unless the score is all that is changed. Of a part with variants the
     other image scores of the base's own maps are some, too. A precision that no run of the base has
     is named.
 
     Columns: category, variant (its label), changed (names of the settings, sorted), seed, level,
-    auroc, untrained (percent), stage ('training' or 'detection'), record.
+    auroc, untrained (percent), stage ('training' or 'same training'), record.
     """
     records, rows = own_records(results), []
     names = category_names(records)
@@ -121,20 +125,32 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     for record in inside:
         if not changes(record.settings, base):
             usual.setdefault(record.key.part, set()).add(_precision(record))
+    there = {(r.key.part, r.key.seed, r.settings) for r in inside}
     known = {(other.key.part, other.key.seed, other.settings) for other in scored}
     inside = [r for r in inside if (r.key.part, r.key.seed, r.settings) not in known] + scored
     for record in inside:
         settings, content = record.settings, record.content
         changed = changes(settings, base)
+        score = settings.image_score
+        if "image_score" in changed and not changed.keys() <= DETECTION:
+            score = base.image_score
+            if (
+                record.key.part,
+                record.key.seed,
+                dataclasses.replace(settings, image_score=score),
+            ) in there:
+                continue  # the same training
         precision = _precision(record)
         odd = precision not in usual.get(record.key.part, {precision})
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
             for level in ("image", "pixel")
         }
+        if score != settings.image_score:
+            aurocs["image"] = (content["image_scores"][score]["auroc"], np.nan)
         aurocs["mean"] = (content["image_scores"]["mean"]["auroc"], np.nan)
         if "development" in content:
-            synthetic = content["development"]["all"][f"image_{settings.image_score}"]
+            synthetic = content["development"]["all"][f"image_{score}"]
             aurocs["synthetic"] = (synthetic, np.nan)
         for level, (auroc, untrained) in aurocs.items():
             rows.append(
@@ -146,7 +162,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
                     "level": level,
                     "auroc": 100 * auroc,
                     "untrained": 100 * untrained,
-                    "stage": "detection" if changed.keys() <= DETECTION else "training",
+                    "stage": "same training" if changed.keys() <= SAME_TRAINING else "training",
                     "record": record,
                 }
             )
@@ -180,7 +196,7 @@ def _scored(record: Record) -> list[Record]:
 def base_table(results: Path) -> pd.DataFrame:
     """The base's own AUROC (percent): mean over the seeds, spread, and the untrained network's."""
     runs = study_runs(results)
-    base = runs[runs["variant"] == "the base"]
+    base = runs[runs["variant"] == BASE_NAME]
     rows = [
         {
             "category": str(category),
@@ -204,7 +220,7 @@ def elsewhere_table(results: Path, elsewhere: Path, base: Settings = BASE) -> pd
     *Here → there*, a row for each seed of which ``elsewhere`` has a record, too.
     """
     here, there = (study_runs(folder, base) for folder in (results, elsewhere))
-    here = here[here["variant"] == "the base"]
+    here = here[here["variant"] == BASE_NAME]
     both = here.merge(there, on=["category", "variant", "seed", "level"], suffixes=("", " there"))
     both["text"] = [f"{row[0]:.1f} → {row[1]:.1f}" for row in both[["auroc", "auroc there"]].values]
     table = both.pivot(index=["category", "seed"], columns="level", values="text")
