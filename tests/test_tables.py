@@ -63,7 +63,7 @@ def cell(results: Path, table: int, column: str, level: str = "image") -> dict[s
         (90.0, 95.0, 89.0, 97.0, False, "reproduced"),  # inside the interval
         (90.0, 95.0, 89.0, 99.5, False, "inconclusive"),  # inside, but it is wide
         (90.0, 95.0, 89.0, 99.5, True, "inconclusive"),
-        (90.0, 90.9, 80.0, 99.5, False, "reproduced"),  # wide, but within a point
+        (90.0, 90.9, 80.0, 99.5, False, "inconclusive"),  # within a point, but it is wide
         (90.0, 90.9, 90.5, 91.0, False, "reproduced"),  # within a point
         (90.0, 92.0, 91.0, 93.0, False, "not reproduced (higher)"),
         (90.0, 80.0, 78.0, 82.0, False, "not reproduced (lower)"),

@@ -1,7 +1,7 @@
 """The paper's tables beside the replication's, cell by cell, with a verdict for each.
 
 The verdict's rule: a cell is *reproduced* where the printed value lies within one point of our
-mean, or in our interval and this is at most ten points wide; in a wider interval it is
+mean or in our interval, and this is at most ten points wide; with a wider interval it is
 *inconclusive*. Otherwise it is *not reproduced*, and whether ours is higher or lower. Our interval
 has the mean limits of the seeds' 95 % bootstrap intervals (over test images): it stays around our
 mean, and no further seed makes it wider. Where the value is not reproduced by a run that ended at
@@ -145,10 +145,8 @@ def verdict(paper: float, ours: float, low: float, high: float, short: bool = Fa
     """The verdict on one cell, all values in percent; see the module for the rule."""
     if np.isnan(ours):
         return "not run"
-    if abs(ours - paper) <= TOLERANCE:
-        return "reproduced"
-    if low <= paper <= high:
-        return "reproduced" if high - low <= WIDE else "inconclusive"
+    if abs(ours - paper) <= TOLERANCE or low <= paper <= high:
+        return "inconclusive" if high - low > WIDE else "reproduced"
     if short:
         return "under-trained"
     return f"not reproduced ({'higher' if ours > paper else 'lower'})"
