@@ -92,43 +92,70 @@ def roc_curves(scores: pd.DataFrame, column: str, pixel_roc: pd.DataFrame, title
 
 
 def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
-    """Each measured cell: the printed value, ours with its interval, and the untrained network's.
+    """Each measured cell: the printed value, ours seed by seed, and the untrained network's.
 
-    Ours is coloured by its verdict.
+    A panel for each level and each category that was run with several networks, these side by side;
+    categories with one network share a panel. Ours is coloured by its verdict, pale its interval.
 
     Args:
         cells: rows of `n2n.analysis.tables.compare`; those that were not run are left out.
         title: of the figure.
     """
-    shown = cells[cells["ours"].notna() & (cells["category"] != "average")].reset_index(drop=True)
+    shown = cells[cells["ours"].notna() & (cells["category"] != "average")]
     if shown.empty:
         figure, ((axes,),) = new_figure(1, 1, (7, 0.8))
         axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
         axes.axis("off")
         return figure
-    figure, ((axes,),) = new_figure(1, 1, (8, 0.34 * len(shown) + 1.4))
-    y = np.arange(len(shown))[::-1]
-    verdicts = shown["verdict"].str.replace(r" \(.*\)", "", regex=True)
-    for name, colour in VERDICT_COLOURS.items():
-        at = verdicts == name
-        axes.hlines(
-            y[at], shown["low"][at], shown["high"][at], color=colour, linewidth=5, alpha=0.35
-        )
-        if at.any():
-            axes.plot(shown["ours"][at], y[at], "o", color=colour, label=f"ours: {name}")
-    axes.plot(shown["paper"], y, "D", color="black", markerfacecolor="none", label="paper")
-    axes.plot(shown["untrained"], y, "|", color="black", markersize=9, label="untrained network")
-    names = [
-        " · ".join(
-            [label(row.category), row.level]
-            + ([label(row.column)] if shown["column"].nunique() > 1 else [])
-        )
-        for row in shown.itertuples()
-    ]
-    axes.set(yticks=y, yticklabels=names, xlabel="AUROC (%), with 95 % interval", title=title)
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    networks = shown.groupby("category")["column"].nunique()
+    several = shown["category"].map(networks).gt(1)
+    shown = shown.assign(
+        panel=shown["category"].map(label).where(several, ""),
+        tick=shown["column"].map(label).where(several, shown["category"].map(label)),
+    )
+    panels, levels = sorted(shown["panel"].unique(), reverse=True), list(shown["level"].unique())
+    ticks = [shown[shown["panel"] == panel]["tick"].nunique() for panel in panels]
+    figure, grid = new_figure(
+        len(levels), len(panels), (max(5.5, 2 + 0.85 * sum(ticks)), 2.5 * len(levels) + 1),
+        width_ratios=[count + 0.5 for count in ticks],
+    )  # fmt: skip
+    for axes_row, level in zip(grid, levels, strict=True):
+        for axes, panel in zip(axes_row, panels, strict=True):
+            rows = shown[(shown["panel"] == panel) & (shown["level"] == level)]
+            if rows.empty:
+                axes.axis("off")
+            else:
+                axes.set_title(f"{panel}, {level}s" if panel else f"{level}s")
+                _networks(axes, rows, linked=bool(panel))
+        axes_row[0].set_ylabel("AUROC (%)")
+    found = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    named = {name: line for name, line in found.items() if not str(name).startswith("_")}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _networks(axes: Axes, rows: pd.DataFrame, linked: bool) -> None:
+    """One panel of `paper_against_ours`; ``linked`` joins what is printed, at least of each λ."""
+    for x, row in enumerate(rows.itertuples()):
+        verdict = str(row.verdict).split(" (")[0]
+        colour = VERDICT_COLOURS[verdict]
+        axes.vlines(x, row.low, row.high, color=colour, linewidth=9, alpha=0.18)
+        values = [100 * run.metric(row.level) for run in row.runs]
+        beside = x + 0.09 * (np.arange(len(values)) - (len(values) - 1) / 2)
+        axes.plot(beside, values, "o", ms=5, color=colour, label=f"ours, each seed: {verdict}")
+        axes.hlines(row.untrained, x - 0.3, x + 0.3, color=PAPER, linestyle=":")
+    axes.plot([], [], ":", color=PAPER, label="untrained network")
+    x, printed = np.arange(len(rows)), rows["paper"].to_numpy()
+    axes.plot(x, printed, "D", color="black", markerfacecolor="none", label="paper", zorder=3)
+    if linked:
+        joined = rows["column"].str.startswith("lambda").to_numpy()
+        joined = joined if joined.any() else ~joined
+        axes.plot(x[joined], printed[joined], color="black", lw=0.8)
+    ticks = [tick if "=" in tick else tick.replace(" ", "\n", 1) for tick in rows["tick"]]
+    axes.set_xticks(x, ticks)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="x", visible=False)
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
