@@ -273,6 +273,19 @@ def test_what_the_threshold_of_detect_finds(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_scores_are_drawn_in_units_of_the_threshold(tmp_path: Path) -> None:
+    folder = record(tmp_path)
+    content = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(content | {"threshold": {"image": 0.5}}))
+    scores = {"anomalous": [0, 0, 1, 1, 1], "top1%": [0.1, 0.6, 0.5, 0.7, 1.0]}
+    pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)
+    found = own_measurements(compare_all(tmp_path))
+    (axes,) = figures.thresholds(found["runs"].iloc[0]).axes
+    good, bad = (sorted(map(float, line.get_xdata())) for line in axes.get_lines()[:2])
+    assert (good, bad) == ([0.2, 1.2], [1.0, 1.4, 2.0])
+    assert [text.get_text() for text in axes.texts] == ["2 of 3"]  # above, not at the threshold
+
+
 def test_markdown_escapes_bars() -> None:
     assert to_markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"
 

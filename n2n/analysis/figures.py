@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from n2n.baselines.settings import FAMILIES
 from n2n.metrics import roc_curve
 from n2n.paper import label
+from n2n.records import Record
 
 NORMAL, ANOMALOUS, PAPER, OURS = "#0072b2", "#d55e00", "#777777", "#009e73"  # Okabe and Ito
 VERDICT_COLOURS = {
@@ -103,10 +104,7 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     """
     shown = cells[cells["ours"].notna() & (cells["category"] != "average")]
     if shown.empty:
-        figure, ((axes,),) = new_figure(1, 1, (7, 0.8))
-        axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
-        axes.axis("off")
-        return figure
+        return _nothing()
     networks = shown.groupby("category")["column"].nunique()
     several = shown["category"].map(networks).gt(1)
     shown = shown.assign(
@@ -135,6 +133,13 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def _nothing() -> Figure:
+    figure, ((axes,),) = new_figure(1, 1, (7, 0.8))
+    axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
+    axes.axis("off")
+    return figure
+
+
 def _networks(axes: Axes, rows: pd.DataFrame, linked: bool) -> None:
     """One panel of `paper_against_ours`; ``linked`` joins what is printed, at least of each λ."""
     for x, row in enumerate(rows.itertuples()):
@@ -156,6 +161,38 @@ def _networks(axes: Axes, rows: pd.DataFrame, linked: bool) -> None:
     axes.set_xticks(x, ticks)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", visible=False)
+
+
+def thresholds(runs: list[Record]) -> Figure:
+    """Image scores over the threshold of `n2n detect`: a line per run, a dot per test image.
+
+    Above it the good images, below it the bad ones, and how many of these lie to its right.
+    """
+    if not runs:
+        return _nothing()
+    figure, ((axes,),) = new_figure(1, 1, (8, 0.5 * len(runs) + 1))
+    for y, run in enumerate(runs):
+        scores = run.scores()
+        ratio = scores["chosen"] / run.content["threshold"]["image"]
+        bad = scores["anomalous"].eq(1)
+        for part, colour, shift in ((ratio[~bad], NORMAL, -0.17), (ratio[bad], ANOMALOUS, 0.17)):
+            axes.plot(part, np.full(len(part), y + shift), "|", color=colour, ms=9, alpha=0.7)
+        found = f"{int((ratio[bad] > 1).sum())} of {int(bad.sum())}"
+        axes.text(1.01, y + 0.17, found, transform=axes.get_yaxis_transform(), va="center",
+                  color=ANOMALOUS)  # fmt: skip
+    axes.axvline(1, color="black", lw=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    names = [f"{label(run.key.category)}, seed {run.key.seed}" for run in runs]
+    axes.set_yticks(range(len(runs)), names)
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("score of an image, in units of the threshold")
+    for colour, name in ((NORMAL, "good"), (ANOMALOUS, "bad")):
+        axes.plot([], [], "|", ms=9, color=colour, label=name)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8)
+    return figure
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
