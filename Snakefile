@@ -5,7 +5,7 @@
 #   snakemake tables --config study=studies/mpdd.yaml data=/path/to/data --resources gpu=2
 #   snakemake --workflow-profile profiles/slurm --config study=studies/full.yaml data=/path/to/data
 #
-# Targets: tables, table1 ... table5, baselines, runs, book, everything (the default).
+# Targets: tables, table1 ... table5, baselines, runs, everything (the default: runs and book).
 # Settings, by --config:
 #   study         the file that lists the runs
 #   data          root of the images; a study of the demonstration data needs none
@@ -25,12 +25,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from n2n.baselines.settings import METHODS
 from n2n.errors import N2NError
 from n2n.notebooks import STUDY_PAGES, page_title
 from n2n.plan import read_study
 from n2n.records import RECORD
-from n2n.settings import changes, fills
+from n2n.settings import changes
 
 STUDY = config.get("study", "studies/demo.yaml")
 RESULTS = str(Path(config.get("results", "results")))  # as folders of runs are spelled
@@ -92,28 +91,10 @@ def done(folders):
 
 def of_table(number):
     """The runs that a table shows."""
-    from n2n.paper import printed_cells
-    from n2n.settings import make_settings
-    from n2n.analysis.selection import wanted_settings
+    from n2n.analysis.selection import runs_in_table
 
-    cells = printed_cells()
-    cells = cells[cells["table"] == number]
-    ours, others = {}, set()
-    for dataset, category, column in zip(cells["dataset"], cells["category"], cells["column"]):
-        wanted = wanted_settings(column, "replication")
-        if wanted is None:
-            others.add((dataset, category, column))
-        else:
-            settings = make_settings("replication", **wanted)
-            ours.setdefault((dataset, category), []).append(settings)
-    return done(
-        folder
-        for folder, run in RUNS.items()
-        if run.key.method != "n2n"
-        and (run.dataset, run.category, METHODS[run.key.method].label) in others
-        or run.key.method == "n2n"
-        and any(fills(run.settings, own) for own in ours.get((run.dataset, run.category), ()))
-    )
+    shown = set(runs_in_table(number, RUNS.values()))
+    return done(folder for folder, run in RUNS.items() if run in shown)
 
 
 # The first run of each category is shown as a page of the book.
@@ -146,12 +127,10 @@ def notebook(name, output, parameters, *options):
 def baseline(run):
     """The command of a method without a notebook of its own."""
     return shlex.join([
-        sys.executable, "-m", "n2n", "run", "--data", images(run), "--dataset", run.dataset,
-        "--category", run.category, "--seed", str(run.seed), "--method", run.settings.method,
-        "--backbone", run.settings.backbone, "--results", str(home(run)),
-        "--device", DEVICE, "--precision", run.precision,
+        sys.executable, "-m", "n2n", "run", "--data", images(run), *run.options,
+        "--results", str(home(run)), "--device", DEVICE,
+        # Of an option that is there twice, the last one counts
         *(("--weights", str(Path(run.weights).expanduser())) if run.weights else ()),
-        *(f"--set={name}={value}" for name, value in run.settings.changed().items()),
         *(["--runs-per-gpu", str(config.get("runs_per_gpu", 1))] if ON_GPU else []),
     ])  # fmt: skip
 
@@ -204,12 +183,6 @@ for number in range(1, 6):
         input:
             f"{PAGES}/table{number}.ipynb",
             of_table(number),  # a page of an earlier build does not stand for the runs
-
-
-rule book:
-    input:
-        f"{PAGES}/book.done",
-        done(RUNS),
 
 
 rule demonstration_data:

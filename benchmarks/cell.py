@@ -23,12 +23,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.common import name_of, now, provenance, write_table
+from benchmarks.common import name_of, now, parse, provenance, write_table
 from benchmarks.loss import dense, dense_map
 from n2n import demo_data
 from n2n.corruption import corrupt, draw_noise, fixed_noise
-from n2n.data import decode_image, list_category
-from n2n.device import choose_device
+from n2n.data import list_category
+from n2n.decoding import decode_image
 from n2n.plan import Run
 from n2n.runs import make_record
 from n2n.settings import Settings, make_settings
@@ -119,8 +119,6 @@ def usual(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data", type=Path)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--category", default="plate")
@@ -128,9 +126,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=12, help="at most")
     parser.add_argument("--patience", type=int, default=3)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     settings = make_settings(
         "replication", image_size=options.size, width=options.width, epochs=options.epochs,
         t_max=options.epochs, patience=options.patience,

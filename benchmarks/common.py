@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-import csv
+import argparse
 import datetime
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import torch
 from torch import Tensor, nn
 
-from n2n.device import describe, peak_memory_mib, reset_peak_memory
+from n2n.analysis.markup import to_markdown
+from n2n.device import choose_device, describe, peak_memory_mib, reset_peak_memory
 from n2n.settings import Settings
 from n2n.training import Reconstruct, build_network, build_optimiser
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
+    """A benchmark's options, with those that all have, and its device; sets the threads."""
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options, choose_device(options.device)
+
+
+def in_a_process(name: str, *arguments: object) -> str:
+    """The last line that a benchmark prints, with the threads of this one, in one of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    command += ["--threads", str(torch.get_num_threads())]
+    done = subprocess.run(
+        command, cwd=RESULTS.parents[1], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.splitlines()[-1]
 
 
 def provenance(device: torch.device) -> str:
@@ -90,17 +112,10 @@ def training(
 
 def write_table(name: str, title: str, notes: str, rows: list[dict[str, str]], origin: str) -> None:
     """Print a table and write it as results/name.md and results/name.csv."""
-    header = list(rows[0])
-    lines = [
-        "| " + " | ".join(cells) + " |"
-        for cells in [header, ["---"] * len(header), *(list(row.values()) for row in rows)]
-    ]
-    text = f"# {title}\n\n" + "\n".join(lines) + f"\n\n{notes}\n\n{origin}\n"
+    frame = pd.DataFrame(rows)
+    text = f"# {title}\n\n{to_markdown(frame)}\n{notes}\n\n{origin}\n"
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
-    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {origin}\n")
-        writer = csv.DictWriter(file, header)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = f"# {origin}\n{frame.to_csv(index=False)}"
+    (RESULTS / f"{name}.csv").write_text(table, encoding="utf-8")

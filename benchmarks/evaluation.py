@@ -9,8 +9,6 @@ for maps that are rounded to fewer distinct scores. Every exact method must agre
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -27,7 +25,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from benchmarks.common import name_of, now, provenance, resident_peak, write_table
+from benchmarks.common import in_a_process, name_of, now, provenance, resident_peak, write_table
 from n2n import metrics
 from n2n.baselines.anomalib_models import allow_torchvision
 
@@ -150,11 +148,9 @@ DECIMALS = (0, 1, 2, 3)
 
 def peak(name: str, images: int, size: int, decimals: int | None = None) -> float:
     """MiB that a method takes on top of the maps and masks, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.evaluation", "--peak", name]
-    command += ["--images", str(images), "--size", str(size)]
-    command += [] if decimals is None else ["--decimals", str(decimals)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    options = ("--peak", name, "--images", images, "--size", size)
+    rounded = () if decimals is None else ("--decimals", decimals)
+    return float(in_a_process("evaluation", *options, *rounded))
 
 
 def main() -> None:

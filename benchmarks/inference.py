@@ -17,10 +17,10 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import name_of, now, provenance, write_table
+from benchmarks.common import name_of, now, parse, provenance, write_table
 from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.detection import anomaly_map, detect
-from n2n.device import choose_device, choose_precision, keep_freed_memory
+from n2n.device import choose_precision, keep_freed_memory
 from n2n.settings import Settings, make_settings
 from n2n.training import build_network
 
@@ -56,13 +56,9 @@ def detect_onnx(run: Callable[..., Tensor], images: Tensor, settings: Settings) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     half = choose_precision("auto", device)
     if device.type == "cpu":
         keep_freed_memory()

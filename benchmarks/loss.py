@@ -7,11 +7,8 @@ peak memory of each is measured in a process of its own.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
@@ -21,10 +18,18 @@ import torch.nn.functional as F
 from kornia.losses import MS_SSIMLoss
 from torch import Tensor
 
-from benchmarks.common import name_of, now, peak_mib, provenance, write_table
+from benchmarks.common import (
+    in_a_process,
+    name_of,
+    now,
+    parse,
+    peak_mib,
+    provenance,
+    write_table,
+)
 from n2n import loss
 from n2n.corruption import to_unit
-from n2n.device import choose_device, exact_float32, keep_freed_memory
+from n2n.device import exact_float32, keep_freed_memory
 from n2n.settings import make_settings
 
 SETTINGS = make_settings("replication")
@@ -79,7 +84,7 @@ def separable(x: Tensor, y: Tensor) -> Tensor:
     """Two depthwise convolutions per filter, each as long as n2n's."""
 
     def blur(image: Tensor, sigma: float) -> Tensor:
-        radius, channels = int(loss.TRUNCATE * sigma + 0.5), image.shape[1]
+        radius, channels = loss.taps_aside(sigma), image.shape[1]
         taps = window(sigma, radius, image).repeat(channels, 1)
         image = F.pad(image, (radius,) * 4, mode="reflect")
         image = F.conv2d(image, taps[:, None, None, :], groups=channels)
@@ -155,11 +160,8 @@ def run(method: Method, x: Tensor, y: Tensor) -> tuple[float, float, Tensor]:
 
 def peak_of(name: str, size: int, batch: int, device: torch.device) -> float:
     """Memory that a first pass takes on top of the images; NaN where it cannot be told."""
-    command = [sys.executable, "-m", "benchmarks.loss", "--peak", name, "--device", str(device)]
-    command += ["--size", str(size), "--batch", str(batch)]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+    options = ("--device", device, "--size", size, "--batch", batch)
+    return float(in_a_process("loss", "--peak", name, *options))
 
 
 def _measure_peak(name: str, size: int, batch: int, device: torch.device) -> float:
@@ -171,15 +173,11 @@ def _measure_peak(name: str, size: int, batch: int, device: torch.device) -> flo
 @exact_float32()  # or a GPU would not compute all methods in it
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--peak", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     if options.peak:
         print(_measure_peak(options.peak, options.size, options.batch, device))
         return

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.common import name_of, now, provenance, write_table
+from benchmarks.common import name_of, now, parse, provenance, write_table
 from n2n.analysis.panels import at_hand
 from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.detection import detect
-from n2n.device import choose_device
 from n2n.measurement import aurocs
 from n2n.records import find_records
 from n2n.settings import PRESETS, changes
@@ -98,14 +97,10 @@ def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--float32", type=Path, default=Path("results/float32"))
     parser.add_argument("--size", type=int, help="ignored: the size is that of the run")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     root = os.environ.get("N2N_DATA")
     if rows := list(scoring(options.results, Path(root), device)) if root else []:
         write_table(

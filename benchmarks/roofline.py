@@ -20,8 +20,8 @@ from torch.nn.functional import conv2d
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import name_of, now, provenance, training, write_table
-from n2n.device import choose_device, choose_precision, exact_float32, keep_freed_memory
+from benchmarks.common import name_of, now, parse, provenance, training, write_table
+from n2n.device import choose_precision, exact_float32, keep_freed_memory
 from n2n.network import Down
 from n2n.settings import Settings, make_settings
 from n2n.training import build_network, train_step
@@ -145,16 +145,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--widths", default="16,32")
     parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     if device.type == "cpu":
         keep_freed_memory()
     copied = bandwidth(device)

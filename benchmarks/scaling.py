@@ -21,9 +21,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import RESULTS, name_of, now, peak_mib, provenance, training, write_table
+from benchmarks.common import (
+    RESULTS,
+    in_a_process,
+    name_of,
+    now,
+    parse,
+    peak_mib,
+    provenance,
+    training,
+    write_table,
+)
 from n2n.analysis.figures import NORMAL, style
-from n2n.device import choose_device, choose_precision, keep_freed_memory
+from n2n.device import choose_precision, keep_freed_memory
 from n2n.settings import make_settings
 from n2n.training import train, train_step
 
@@ -121,15 +131,11 @@ def draw(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, help="ignored: sizes are swept")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20, help="for runs side by side")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     if device.type == "cpu":
         keep_freed_memory()
     if options.one:
@@ -142,19 +148,16 @@ def main() -> None:
             print(json.dumps(measure(task, device, options.repeats)))
         return
 
-    common = ["--device", str(device), "--threads", str(options.threads)]
-    common += ["--repeats", str(options.repeats), "--seconds", str(options.seconds)]
-    program = [sys.executable, "-m", "benchmarks.scaling", *common, "--one"]
+    common = ["--device", str(device), "--repeats", str(options.repeats)]
+    common += ["--seconds", str(options.seconds), "--one"]
+    program = [sys.executable, "-m", "benchmarks.scaling", "--threads", str(options.threads)]
+    program += common
 
     rows = []
     for name, values in SWEEPS.items():
         found = []
         for value in values:
-            done = subprocess.run(
-                [*program, json.dumps({name: value})], cwd=ROOT, check=True,
-                stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            found.append(json.loads(in_a_process("scaling", *common, json.dumps({name: value}))))
         seconds = [one["seconds"] for one in found]
         exponent = np.polyfit(np.log(values), np.log(seconds), 1)[0]
         for value, one in zip(values, found, strict=True):

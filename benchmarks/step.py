@@ -10,16 +10,21 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
-import sys
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from benchmarks.common import name_of, now, provenance, training, write_table
-from n2n.device import choose_device, choose_precision, keep_freed_memory
+from benchmarks.common import (
+    in_a_process,
+    name_of,
+    now,
+    parse,
+    provenance,
+    training,
+    write_table,
+)
+from n2n.device import choose_precision, keep_freed_memory
 from n2n.settings import make_settings
 from n2n.training import train_step
 
@@ -69,17 +74,13 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--widths", default="16,32")
     parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--rounds", type=int, default=3, help="processes per configuration")
     parser.add_argument("--steps", type=int, default=5, help="steps per process")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    options, device = parse(parser)
     if options.one:
         width, precision, way = json.loads(options.one)
         print(json.dumps(measure(width, precision, way, options.size, options.steps, device)))
@@ -89,16 +90,11 @@ def main() -> None:
     varied, ways = WAYS.get(device.type, ("network", ("eager",)))
     configurations = list(itertools.product(widths, options.precisions.split(","), ways))
     steps: dict[tuple[int, str, str], list[list[float]]] = {c: [] for c in configurations}
-    common = ["--device", str(device), "--size", str(options.size), "--steps", str(options.steps)]
-    common += ["--threads", str(options.threads)]
+    common = ("--device", device, "--size", options.size, "--steps", options.steps)
     for _ in range(options.rounds):
         for configuration in configurations:
-            command = [sys.executable, "-m", "benchmarks.step", "--one", json.dumps(configuration)]
-            root = Path(__file__).parent.parent
-            done = subprocess.run(
-                command + common, cwd=root, check=True, stdout=subprocess.PIPE, text=True
-            )
-            steps[configuration] += json.loads(done.stdout)
+            done = in_a_process("step", "--one", json.dumps(configuration), *common)
+            steps[configuration] += json.loads(done)
 
     rows = []
     for (width, precision, way), times in steps.items():

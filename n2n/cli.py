@@ -369,14 +369,20 @@ def detect(
     "--preset", type=PRESET,
     default="replication", show_default=True, help="Whose runs to show.",
 )  # fmt: skip
-def tables(results: Path, out: Path, preset: str) -> None:
+@click.option("--beside", type=FOLDER, help="Another results folder, to set side by side.")
+def tables(results: Path, out: Path, preset: str, beside: Path | None) -> None:
     """Write Tables 1-5 as CSV and Markdown: paper, ours, difference, verdict."""
+    from n2n.analysis.tables import beside as set_beside
     from n2n.analysis.tables import compare_all, summary, write_tables
 
     _must_exist(results)
+    if beside is not None:
+        _must_exist(beside)
     cells = compare_all(results, preset)
     for path in write_tables(cells, out, preset):
         click.echo(path)
+    if beside is not None:
+        click.echo(set_beside(results, beside, preset).to_string(index=False))
     click.echo(summary(cells).drop(columns="shows").to_string(index=False))
 
 

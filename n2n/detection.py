@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,6 @@ from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
 BATCH = 8  # images at a time; changes the speed and the memory, not the result
-
-
-class Found(NamedTuple):
-    """What a method other than ours finds in images: raw, higher means more anomalous."""
-
-    anomaly_map: Tensor  # (N, H, W), not negative
-    pred_score: Tensor  # (N,), not negative
 
 
 @dataclass
@@ -87,6 +79,9 @@ def detect(
         expected: calibrates the map that the image scores are taken from; see `expected_error`.
         batch_size: changes the speed and the memory, not the result.
         progress: show a bar on stderr.
+
+    Raises:
+        N2NError: where the memory is too small.
     """
     noises = [detection_noise(settings, draw).to(device) for draw in range(settings.noise_draws)]
     maps = torch.empty(len(images), *images.shape[-2:])

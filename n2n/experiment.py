@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ from n2n.measurement import (
     point_metrics,
     reconstruction_errors,
     trivial_metrics,
+    write_scores,
 )
 from n2n.plan import Run, run_of
 from n2n.records import (
@@ -358,21 +358,12 @@ def _write_files(
     history = pd.DataFrame(trained.history)
     history["epoch"] = history["epoch"].astype(int)
     history.to_csv(folder / "history.csv", index=False, float_format="%.7g")
-    scores = {name: s.numpy() for name, s in image_scores(detected.scored).items()}
-    pd.DataFrame(
-        {
-            "image": images.names,
-            "defect": images.defects,
-            "anomalous": images.labels.int(),
-            **scores,
-        }
-    ).to_csv(folder / "scores.csv", index=False, float_format="%.9g")
+    write_scores(folder, images, image_scores(detected.scored))
     fpr, tpr = metrics.roc_curve(
         detected.maps.numpy().ravel(), images.masks.numpy().ravel(), points=400
     )
-    pd.DataFrame({"fpr": np.asarray(fpr), "tpr": np.asarray(tpr)}).to_csv(
-        folder / "pixel_roc.csv", index=False, float_format="%.6g"
-    )
+    curve = pd.DataFrame({"fpr": fpr, "tpr": tpr})
+    curve.to_csv(folder / "pixel_roc.csv", index=False, float_format="%.6g")
     torch.save(
         {
             "settings": settings.as_dict(),

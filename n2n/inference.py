@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from n2n.data import decode_image, in_parallel, unreadable_name
+from n2n.data import in_parallel, unreadable_name
+from n2n.decoding import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, write_errors
@@ -32,7 +33,6 @@ def detect_files(
     device: str = "auto",
     precision: str = "float32",
     threshold: float | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Score images with the network of a run, and write what it sees.
 
@@ -46,7 +46,6 @@ def detect_files(
             be faster.
         threshold: an image whose score is above it is called anomalous; None takes the run's, what
             held-out normal images reached at most. That of the pixels stays the run's.
-        progress: show bars on stderr.
 
     Returns:
         A row per image: image, score, threshold, anomalous (the score is above it).
@@ -60,43 +59,22 @@ def detect_files(
     dtype = choose_precision(precision, where, training=False)
     if where.type == "cpu":
         keep_freed_memory()
-    for path in images:
-        if path.is_dir():
-            raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
-        if not path.exists():
-            raise N2NError(f"There is no file {path}; check its name.")
-        for part in (path, *path.parents):
-            if said := unreadable_name(part):
-                raise N2NError(said)
+    _check_images(images)
     network, settings, found_at, expected = load_network(source, where)
     limit = found_at["image"] if threshold is None else threshold
     if not math.isfinite(limit):
         raise N2NError(f"The threshold {limit} is not finite; give a number.")
-    names = [path.stem for path in images]
-    folded = [name.casefold() for name in names]  # as some file systems do
-    if len(set(folded)) < len(names):
-        twice = next(name for name in names if folded.count(name.casefold()) > 1)
-        raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
-    pictures = [(out / f"{name}_heat.png", out / f"{name}_overlay.png") for name in names]
-    given = {realpath(path) for path in images}
-    if lost := [path for pair in pictures for path in pair if realpath(path) in given]:
-        raise N2NError(f"The image {lost[0]} would be overwritten; choose another --out.")
-    if (out / RECORD).exists():
-        raise N2NError(
-            f"{out} holds a run record, whose scores.csv would be lost; choose another --out."
-        )
+    pictures = _pictures(images, out)
     decoded = np.stack(
-        list(
-            in_parallel(
-                lambda path: decode_image(path, settings.image_size, settings.resize),
-                images, "reading images", progress,
-            )
+        in_parallel(
+            lambda path: decode_image(path, settings.image_size, settings.resize),
+            images, "reading images", True,
         )
     )  # fmt: skip
     with write_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)  # before the time is spent
     pixels = torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous()
-    found = detect(network, pixels, settings, where, dtype, expected=expected, progress=progress)
+    found = detect(network, pixels, settings, where, dtype, expected=expected)
     scores = image_scores(found.scored)[settings.image_score].numpy()
     table = pd.DataFrame(
         {
@@ -110,7 +88,7 @@ def detect_files(
     with write_errors(out, "choose another --out"):
         each = zip(pictures, decoded, found.maps.numpy(), strict=True)
         for (heat, marked), image, error in tqdm(
-            each, "writing pictures", len(pictures), disable=not progress, leave=False
+            each, "writing pictures", len(pictures), leave=False
         ):
             _save(colours(np.clip(error / (2 * found_at["pixel"]), 0, 1), bytes=True), heat)
             _save(overlay(image, error > found_at["pixel"]), marked)
@@ -118,6 +96,36 @@ def detect_files(
             out / "scores.csv", lambda file: table.to_csv(file, index=False, float_format="%.9g")
         )
     return table
+
+
+def _check_images(images: Sequence[Path]) -> None:
+    """Refuse what is no file, or cannot be named in a table."""
+    for path in images:
+        if path.is_dir():
+            raise N2NError(f"{path} is a folder; name the images in it, as in {path / '*.png'}.")
+        if not path.exists():
+            raise N2NError(f"There is no file {path}; check its name.")
+        for part in (path, *path.parents):
+            if said := unreadable_name(part):
+                raise N2NError(said)
+
+
+def _pictures(images: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Where the heat map and the overlay of each image belong, if nothing is lost by them."""
+    names = [path.stem for path in images]
+    folded = [name.casefold() for name in names]  # as some file systems do
+    if len(set(folded)) < len(names):
+        twice = next(name for name in names if folded.count(name.casefold()) > 1)
+        raise N2NError(f"Two images are called {twice!r}; rename one, or detect them separately.")
+    pictures = [(out / f"{name}_heat.png", out / f"{name}_overlay.png") for name in names]
+    given = {realpath(path) for path in images}
+    if lost := [path for pair in pictures for path in pair if realpath(path) in given]:
+        raise N2NError(f"The image {lost[0]} would be overwritten; choose another --out.")
+    if (out / RECORD).exists():
+        raise N2NError(
+            f"{out} holds a run record, whose scores.csv would be lost; choose another --out."
+        )
+    return pictures
 
 
 def overlay(image: NDArray[np.uint8], predicted: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -26,8 +26,8 @@ TRUNCATE = 4.0  # the filters end at so many sigmas, as SciPy's do; the rest wei
 GROUP = 16  # columns that are channels of the convolutions on a CPU, as many as a register holds
 
 
-def _reach(sigma: float) -> int:
-    """Taps on either side of the centre."""
+def taps_aside(sigma: float) -> int:
+    """How many taps a filter has on either side of its centre."""
     return int(TRUNCATE * sigma + 0.5)
 
 
@@ -49,7 +49,7 @@ def gaussian_matrix(
         device: where the matrix lives.
         dtype: its precision; it is computed in float64.
     """
-    radius = _reach(sigma)
+    radius = taps_aside(sigma)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (taps / sigma) ** 2)
     weights /= weights.sum()
@@ -76,7 +76,7 @@ def _kernels(sigma: float) -> tuple[Tensor, Tensor]:
     column takes from all columns of its group and of the groups in reach, (GROUP, GROUP, 1,
     groups): the matrix of the filter again, in blocks.
     """
-    radius = _reach(sigma)
+    radius = taps_aside(sigma)
     centre = gaussian_matrix(2 * radius + 1, sigma, "zero", torch.device("cpu"), torch.float32)
     taps = centre[radius].view(1, 1, -1, 1).repeat(GROUP, 1, 1, 1)
     aside = -(-radius // GROUP)
@@ -90,7 +90,7 @@ def _kernels(sigma: float) -> tuple[Tensor, Tensor]:
 @torch.inference_mode(False)
 def _corners(size: int, sigma: float, border: str) -> list[tuple[slice, slice, Tensor]]:
     """What the border adds to a matrix that has zeros around the image: (rows, columns, block)."""
-    cpu, reach = torch.device("cpu"), _reach(sigma)
+    cpu, reach = torch.device("cpu"), taps_aside(sigma)
     if border == "zero" or reach == 0:
         return []
     whole, inner = (gaussian_matrix(size, sigma, b, cpu, torch.float64) for b in (border, "zero"))
@@ -105,7 +105,7 @@ def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = Fal
     carries gradients back through it.
     """
     onednn = mkldnn.is_available()  # type: ignore[no-untyped-call]
-    inner = min(x.shape[-2:]) > 2 * _reach(sigma)  # opposite borders are apart
+    inner = min(x.shape[-2:]) > 2 * taps_aside(sigma)  # opposite borders are apart
     if onednn and inner and x.device.type == "cpu" and x.dtype == torch.float32:
         return _by_convolutions(x, sigma, border, adjoint)
     return _by_matrices(x, sigma, border, adjoint)
@@ -127,7 +127,7 @@ def _by_convolutions(x: Tensor, sigma: float, border: str, adjoint: bool) -> Ten
     adjoints; what a mirrored border adds are the small corners of the matrices.
     """
     height, width = x.shape[-2:]
-    reach = _reach(sigma)
+    reach = taps_aside(sigma)
     down, along = _kernels(sigma)
     images = x.reshape(-1, height, width)
     if width % GROUP:

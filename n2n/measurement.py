@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +22,7 @@ from n2n.detection import BATCH, Detection, anomaly_map, image_scores
 from n2n.device import describe, exact_float32, memory_errors, peak_memory_mib
 from n2n.loss import gaussian_filter
 from n2n.plan import Run
-from n2n.records import provenance
+from n2n.records import commit
 from n2n.settings import IMAGE_SCORES, Settings
 from n2n.synthetic import KINDS, synthetic_defects
 
@@ -81,9 +85,15 @@ def about_run(
         device: that it ran on.
         seconds: that all of it took.
         own_peak: whether the count of memory began with it; see `n2n.device.reset_peak_memory`.
-        packages: whose versions matter beside those of `n2n.records.provenance`.
+        packages: whose versions matter beside PyTorch's, NumPy's and Pillow's.
     """
-    return provenance(*packages) | {
+    return {
+        "n2n": version("n2n"),
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in ("torch", "numpy", "pillow", *packages)},
         "device": describe(device),
         "precision": run.precision,
         "command": run.command,
@@ -94,7 +104,15 @@ def about_run(
 
 
 def development_set(images: Category, held_out: torch.Tensor) -> Category:
-    """Held-out normal images, and synthetic defects on the first of them, as if to be tested."""
+    """Held-out normal images, and synthetic defects on the first of them, as if to be tested.
+
+    Args:
+        images: of the category.
+        held_out: the indices of the training images that are held out, (M,).
+
+    Raises:
+        N2NError: where fewer than two are.
+    """
     normal = images.train[held_out]
     defective, masks, kinds = synthetic_defects(normal[:MOST_SYNTHETIC])
     labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(defective))]).bool()
@@ -111,23 +129,17 @@ def development_set(images: Category, held_out: torch.Tensor) -> Category:
 def reconstruction_errors(images: Category, detected: Detection) -> dict[str, dict[str, float]]:
     """Mean error where images are defective, elsewhere in them, and in normal images.
 
-    Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
-    being restored, the error would be far larger inside the masks than elsewhere.
+    The absolute error of a reconstruction on [0, 1]. If the noise kept defects from being restored,
+    it would be far larger inside the masks than elsewhere.
     """
-    absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
+    error = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
     beside = images.labels[:, None, None] & ~images.masks
-    found = {}
-    for name, error in (("anomaly_map", detected.maps), ("absolute", absolute)):
-        found[name] = {
-            "defects": float(error[images.masks].mean()),
-            "beside": float(error[beside].mean()),
-            "normal": float(error[~images.labels].mean()),
-        }
-    return found
+    places = {"defects": images.masks, "beside": beside, "normal": ~images.labels}
+    return {"absolute": {name: float(error[where].mean()) for name, where in places.items()}}
 
 
 def peak_in_defect(images: Category, maps: torch.Tensor) -> float:
-    """In what share of the anomalous images the largest value of the map lies in the mask.
+    """In what share of the anomalous images the largest value of the map, (S, S), is in the mask.
 
     Where it does not, the maximum as an image score measures something else than the defect.
     """
@@ -277,7 +289,14 @@ def point_metrics(images: Category, maps: Tensor, scores: Tensor) -> dict[str, A
 def measure_test(
     images: Category, maps: Tensor, every_score: dict[str, Tensor], chosen: str
 ) -> dict[str, Any]:
-    """The metrics by the chosen score with their bootstrap intervals, and those of every score."""
+    """The metrics by the chosen score with their bootstrap intervals, and those of every score.
+
+    Args:
+        images: with labels and masks.
+        maps: of their anomalies, (N, S, S).
+        every_score: image scores, (N,) each, by name.
+        chosen: one of these names.
+    """
     labels = images.labels.numpy()
     return {
         "metrics": point_metrics(images, maps, every_score[chosen]),
@@ -292,6 +311,15 @@ def measure_test(
     }
 
 
+def write_scores(folder: Path, images: Category, scores: dict[str, Tensor]) -> None:
+    """Write ``scores.csv``: a row per test image, and each of its scores, (N,), by its name."""
+    table = pd.DataFrame({"image": images.names, "defect": images.defects})
+    table["anomalous"] = images.labels.int().numpy()
+    for name, values in scores.items():
+        table[name] = values.numpy()
+    table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")
+
+
 @torch.inference_mode()
 def trivial_metrics(images: Category, settings: Settings, device: torch.device) -> dict[str, Any]:
     """Metrics of three anomaly maps without a network, at both levels.
@@ -304,6 +332,9 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;
     - ``grey_image``: mid-grey everywhere, near to what an untrained network gives. Its map says how
       bright or dark each pixel is.
+
+    Raises:
+        N2NError: where the memory is too small.
     """
     mean = normalise(images.train.float().mean(0, keepdim=True)).to(device)
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {

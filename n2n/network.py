@@ -216,7 +216,7 @@ class UNet(nn.Module):
     Two 3x3 convolutions in each block; no input but at full size, no attention, no SKFF.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         channels = [width * 2**level for level in range(LEVELS)]
         self.encoder = nn.ModuleList(

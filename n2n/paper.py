@@ -63,18 +63,18 @@ def printed_cells() -> pd.DataFrame:
     return _cells().copy()
 
 
-def _exact(table: int, category: str, column: str, level: str) -> Decimal:
-    found = _select(f"{table}:{category}:{column}:{level}")
+def _cell(reference: str) -> Decimal:
+    """The one cell that ``table:category:column:level`` means."""
+    found = _select(reference)
     if len(found) != 1:
         raise N2NError(
-            f"The paper prints no cell {category}, {column}, {level} in Table {table}; "
-            "`n2n.paper.printed_cells()` lists them all."
+            f"The paper prints no cell {reference}; `n2n.paper.printed_cells()` lists them all."
         )
     return Decimal(found["printed"].iloc[0])
 
 
 def _select(reference: str) -> pd.DataFrame:
-    """The cells that ``table:category:column:level`` means."""
+    """The cells that ``table:category:column:level`` means, with its stars."""
     table, category, column, level = reference.split(":")
     cells = _cells()
     chosen = (cells["table"] == int(table)) & (cells["level"] == level)
@@ -133,7 +133,7 @@ def _averages() -> list[dict[str, object]]:
 def _claims() -> list[dict[str, object]]:
     return [
         _claim(**{str(name): str(value) for name, value in claim.items()})
-        for claim in _read("claims.csv").drop(columns="id").to_dict("records")
+        for claim in _read("claims.csv").to_dict("records")
         if claim["kind"] != "given"
     ]
 
@@ -178,18 +178,13 @@ def _consistency() -> list[dict[str, object]]:
                 f"{PAPER_LABELS.get(category, 'Average')}, {level} level, in Table {table} "
                 f"({column}) and Table {again} ({column_again})"
             )
-            text = str(_exact(table, category, column, level))
-            other = _exact(again, category, column_again, level)
+            text = str(_cell(f"{table}:{category}:{column}:{level}"))
+            other = _cell(f"{again}:{category}:{column_again}:{level}")
             row = _number("consistency", what, text, other)
             if not row["holds"]:
                 row["remark"] = "One network, two values."
             rows.append(row)
     return rows
-
-
-def _cell(reference: str) -> Decimal:
-    table, category, column, level = reference.split(":")
-    return _exact(int(table), category, column, level)
 
 
 def _number(

@@ -38,7 +38,6 @@ from n2n.settings import (
     command_options,
     make_settings,
     of_training,
-    settings_from_dict,
     variant,
 )
 
@@ -88,8 +87,8 @@ class Run:
         return self.key.part, self.seed, self.precision, decides
 
     @property
-    def command(self) -> str:
-        """How to make its record; ROOT stands for the root of the images."""
+    def options(self) -> list[str]:
+        """Those of ``n2n run`` that make its record, but for the root of the images."""
         if isinstance(self.settings, Settings):
             options = command_options(self.settings)
         else:
@@ -98,7 +97,12 @@ class Run:
         options += ["--precision", self.precision]
         if self.trace:
             options += ["--trace", str(self.trace)]
-        return shlex.join(["n2n", "run", "--data", "ROOT", *named, *options])
+        return [*named, *options]
+
+    @property
+    def command(self) -> str:
+        """How to make its record; ROOT stands for the root of the images."""
+        return shlex.join(["n2n", "run", "--data", "ROOT", *self.options])
 
 
 def run_of(record: Record) -> Run:
@@ -107,10 +111,8 @@ def run_of(record: Record) -> Run:
     It follows the record's settings, not its command: early ones name no precision, and take for
     granted what was then the preset.
     """
-    key, values = record.key, record.content["settings"]
-    settings: Settings | BaselineSettings = (
-        settings_from_dict(values) if key.method == "n2n" else BaselineSettings(**values)
-    )
+    key = record.key
+    settings = record.settings if key.method == "n2n" else record.baseline
     precision = record.content["provenance"]["precision"]
     return Run(key.dataset, key.category, settings, key.seed, precision=precision)
 

@@ -19,14 +19,11 @@ import contextlib
 import functools
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +40,8 @@ RECORD, WEIGHTS, TRACE = "record.json", "weights.pt", "trace.csv"
 CHECKPOINT = "checkpoint.pt"  # of a run that is not finished
 FAILED = "failed.txt"
 SCHEMA = 1
-# What may not be defined where a category has no normal or no anomalous test image
-MEASURED = (
-    "metrics", "intervals", "image_scores", "hidden_defects", "hidden_alike",
-    "hidden_alike_farther", "untrained", "trivial", "reconstruction", "peak_in_defect",
-    "development", "passed_defects", "by_position",
-)  # fmt: skip
+# Where null is null; what was measured may not be defined, as without an anomalous test image
+PLAIN = ("settings", "data", "training", "provenance")
 
 Part = tuple[str, str]  # data set and category
 
@@ -108,8 +101,13 @@ class Record:
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """What a run of the method was made with; a baseline has `BaselineSettings`."""
+        """What a run of our method was made with."""
         return settings_from_dict(self.content["settings"])
+
+    @functools.cached_property
+    def baseline(self) -> BaselineSettings:
+        """What a run of another method was made with."""
+        return BaselineSettings(**self.content["settings"])
 
     def metric(self, level: str, name: str = "auroc") -> float:
         """A metric from 0 to 1 by level, 'image' or 'pixel'; NaN where it is not defined."""
@@ -304,8 +302,8 @@ def read_record(folder: Path) -> Record:
         raise N2NError(f"The run record {path} is damaged; delete its folder and rerun.") from error
     if not complete:
         raise N2NError(f"The run record {path} has another schema; delete its folder and rerun.")
-    defined = {part: _with_nan(content[part]) for part in MEASURED if part in content}
-    return Record(key, folder, content | defined)
+    content |= {part: _with_nan(content[part]) for part in content.keys() - PLAIN}
+    return Record(key, folder, content)
 
 
 def _check_types(content: dict[str, Any]) -> None:
@@ -369,23 +367,6 @@ def refuse_other_images(key: RunKey, results: Path, fingerprint: str) -> None:
                 f"The records in {folder} are of other images (fingerprint {there}, these have "
                 f"{fingerprint}) and cannot stand beside this run's; name another results folder."
             )
-
-
-def provenance(*more: str) -> dict[str, Any]:
-    """Which program on which machine is at work: versions, commit and date.
-
-    Args:
-        more: packages whose versions matter, too.
-    """
-    packages = ("torch", "numpy", "pillow", *more)
-    return {
-        "n2n": version("n2n"),
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in packages},
-    }
 
 
 @functools.cache

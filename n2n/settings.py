@@ -21,7 +21,7 @@ from n2n.errors import N2NError
 ImageScore = Literal["max", "mean", "top1%"]  # of the anomaly map's pixels; see n2n.detection
 Resize = Literal["bilinear", "bicubic", "box", "nearest"]  # filters of Pillow
 InputFilter = Literal["mean", "nearest"]  # which makes the smaller inputs; see n2n.network
-MaskRule = Literal["half", "any", "nearest"]  # which reduced pixels a mask covers; see n2n.data
+MaskRule = Literal["half", "any", "nearest"]  # which reduced pixels a mask covers; see n2n.decoding
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 OF_MNET = (  # settings that the U-Net does not know
     "attention", "attention_gate", "attention_identity", "global_residual", "levels", "blocks",

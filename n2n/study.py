@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from n2n.analysis.selection import matching_records, wanted_settings
-from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings
+from n2n.analysis.selection import matching_records, settings_of
 from n2n.data import find_categories
 from n2n.errors import BusyError, N2NError, say
 from n2n.paper import printed_cells
@@ -18,7 +16,6 @@ from n2n.plan import Run, Study
 from n2n.progress import work_of
 from n2n.records import find_records, finished, is_running
 from n2n.runs import make_record
-from n2n.settings import Settings, budget, make_settings
 
 
 def missing_runs(
@@ -69,7 +66,7 @@ def missing_runs(
         if (dataset, category) not in found:
             continue
         for method in methods:
-            settings = _of_column(column, method, preset, epochs)
+            settings = settings_of(column, method, preset, epochs)
             if settings is None:
                 continue
             there = (
@@ -86,19 +83,6 @@ def missing_runs(
                 run for run in wanted if run.seed not in done and not run.key.is_finished(results)
             ]
     return runs
-
-
-def _of_column(
-    column: str, method: str, preset: str, epochs: int | None
-) -> Settings | BaselineSettings | None:
-    """The settings with which a method fills a column of a table; None where it does not."""
-    if method == "n2n":
-        changes = wanted_settings(column, preset)
-        return None if changes is None else make_settings(preset, **changes, **budget(epochs))
-    own = make_baseline_settings(method)
-    if METHODS[method].label != column:
-        return None
-    return make_baseline_settings(method, epochs=epochs) if own.epochs else own
 
 
 def run_missing(
@@ -168,7 +152,7 @@ def _make_each(
         total=sum(map(work_of, runs)), desc=title, disable=not progress or len(runs) < 2,
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
     )  # fmt: skip
-    with contextlib.closing(bar):
+    with bar:
         waiting = [(run, False) for run in runs]
         while waiting:
             run, put_off = waiting.pop(0)

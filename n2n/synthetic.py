@@ -31,7 +31,7 @@ def synthetic_defects(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor, li
 
     Args:
         images: normal images, uint8, (N, 3, S, S), N at least 2.
-        seed: of the kind, the place, the size and the strength of the defects.
+        seed: of the place, the size and the strength of the defects.
 
     Returns:
         The images, uint8, (3 N, 3, S, S), their masks, bool, (3 N, S, S), where the defect covers

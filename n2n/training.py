@@ -1,8 +1,7 @@
-"""Training as in Section 4.2, resumable after every epoch."""
+"""Training as in Section 4.2, resumable from a checkpoint."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import time
@@ -38,6 +37,10 @@ from n2n.settings import Settings, settings_from_dict
 Reconstruct = Callable[[Tensor], Tensor]  # a network, compiled or not
 
 BLOWN_UP = 10.0  # times the first epoch's loss; a training that is this far off does not come back
+# What a checkpoint holds of a `_State` beside the states of PyTorch's objects
+COUNTED = (
+    "epoch", "waited", "best_loss", "best_epoch", "best_weights", "history", "commits", "devices",
+)  # fmt: skip
 CHECKPOINT_SECONDS = 20.0  # at most so much work is lost to an interruption, plus one epoch
 
 
@@ -133,43 +136,21 @@ def train(
         keep_freed_memory()
     fewer = f"--batch-size {settings.batch_size // 2} or " if settings.batch_size > 1 else ""
     advice = f"try {fewer}a smaller --width"
+    training, validation = split_validation(len(images), settings.validation_fraction, seed)
     with memory_errors(advice):
-        network = build_network(settings, seed, device)
-        optimiser = build_optimiser(network, settings, device)
-        schedule = CosineAnnealingLR(
-            optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
-        )
-        training, validation = split_validation(len(images), settings.validation_fraction, seed)
-        identity = {
-            "settings": settings.as_dict(),
-            "seed": seed,
-            "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
-            "precision": str(precision),
-        }
-        average = None
-        if settings.weight_average:
-            running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
-            average = AveragedModel(network, multi_avg_fn=running_mean)
-            optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
-        state = _State(network, average, optimiser, schedule, identity, describe(device))
-        kept = state.kept
+        state = _begin(images, settings, seed, device, precision)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
-
+        network, kept, optimiser = state.network, state.kept, state.optimiser
         step = _compiled(network, settings.batch_size) if compile_network else network
         images = images.to(device)
-    bar = tqdm(
-        total=settings.epochs,
-        initial=state.epoch,
-        desc=label,
-        unit="epoch",
-        disable=not progress,
-        dynamic_ncols=True,
-    )
     saved = time.monotonic()
     with (
         memory_errors(advice), compile_errors(compile_network), exact_float32(),
-        contextlib.closing(bar),
+        tqdm(
+            total=settings.epochs, initial=state.epoch, desc=label, unit="epoch",
+            disable=not progress, dynamic_ncols=True,
+        ) as bar,
     ):  # fmt: skip
         while state.epoch < settings.epochs and state.waited < settings.patience:
             begin = time.monotonic()
@@ -185,7 +166,7 @@ def train(
                     settings,
                     precision,
                 )
-            schedule.step()
+            state.schedule.step()
             kept.eval()
             validation_loss = _validate(kept, images, validation, settings, precision)
             if not math.isfinite(validation_loss):
@@ -223,6 +204,29 @@ def train(
         commits=state.commits,
         devices=state.devices,
     )
+
+
+def _begin(
+    images: Tensor, settings: Settings, seed: int, device: torch.device, precision: torch.dtype
+) -> _State:
+    """A training before its first epoch: the network, what moves it, and whose it is."""
+    network = build_network(settings, seed, device)
+    optimiser = build_optimiser(network, settings, device)
+    schedule = CosineAnnealingLR(
+        optimiser, T_max=settings.t_max, eta_min=settings.min_learning_rate
+    )
+    identity = {
+        "settings": settings.as_dict(),
+        "seed": seed,
+        "images": hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest(),
+        "precision": str(precision),
+    }
+    average = None
+    if settings.weight_average:
+        running_mean = get_ema_multi_avg_fn(settings.weight_average)  # type: ignore[no-untyped-call]
+        average = AveragedModel(network, multi_avg_fn=running_mean)
+        optimiser.register_step_post_hook(lambda *_: average.update_parameters(network))
+    return _State(network, average, optimiser, schedule, identity, describe(device))
 
 
 def _compiled(network: nn.Module, batch_size: int) -> Reconstruct:
@@ -438,14 +442,7 @@ class _State:
             "average": self.average and self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch,
-            "waited": self.waited,
-            "best_loss": self.best_loss,
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-            "history": self.history,
-            "commits": self.commits,
-            "devices": self.devices,
+            **{name: getattr(self, name) for name in COUNTED},
         }
         mend = "free some space or choose another --results folder; the one before it is kept"
         with write_errors(f"The checkpoint {path}", mend, (OSError, RuntimeError)):
@@ -478,10 +475,8 @@ class _State:
                 self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
-            for name in ("epoch", "waited", "best_loss", "best_epoch", "best_weights", "history"):
+            for name in COUNTED:
                 setattr(self, name, state[name])
-            self.commits = state.get("commits", [None])  # older checkpoints do not say
-            self.devices = state.get("devices", [None])
         except (RuntimeError, ValueError, KeyError) as error:
             if out_of_memory(error):  # its moments go to the device
                 raise

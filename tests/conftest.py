@@ -30,6 +30,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def smooth_images(count: int, seed: int = 0) -> torch.Tensor:
+    """So many smooth patterns, uint8, (count, 3, 64, 64)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    return (torch.nn.functional.interpolate(coarse, 64, mode="bilinear") * 255).to(torch.uint8)
+
+
 def draw_parts(folder: Path, train: int = 8, good: int = 4, spotted: int = 4) -> None:
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:64, :64]

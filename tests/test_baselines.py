@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -36,6 +35,7 @@ from n2n.errors import N2NError
 from n2n.plan import read_study
 from n2n.records import find_records
 from n2n.study import run_study
+from tests.conftest import smooth_images
 
 needs_anomalib = pytest.mark.skipif(
     find_spec("anomalib") is None, reason="the extra 'baselines' (anomalib) is not installed"
@@ -56,9 +56,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    smooth = torch.rand(6, 3, 8, 8, generator=generator)
-    return (torch.nn.functional.interpolate(smooth, 64, mode="bilinear") * 255).to(torch.uint8)
+    return smooth_images(6)
 
 
 @pytest.fixture(scope="module")
@@ -387,13 +385,13 @@ def test_a_training_that_goes_astray_is_stopped(
 
 def test_rows_say_what_stands_in_and_how_short_a_training_was() -> None:
     def label(method: str, **changes: object) -> str:
-        return row_label(asdict(make_baseline_settings(method, **changes)))
+        return row_label(make_baseline_settings(method, **changes))
 
     assert label("padim") == "PaDiM (EfficientNet-Lite0)"
     assert label("cflow", epochs=5) == "CFLOW (EfficientNet-Lite0, 5 of 50 epochs)"
     assert label("draem", backbone="textures-dtd") == "DRAEM (DTD)"
     assert label("dagan") == "DAGAN"
-    half = asdict(make_baseline_settings("fastflow", epochs=4, batch_size=8))
+    half = make_baseline_settings("fastflow", epochs=4, batch_size=8)
     assert row_label(half, "bfloat16") == (
         "FastFlow (EfficientNet-Lite0, 4 of 500 epochs, batch size 8, bfloat16)"
     )

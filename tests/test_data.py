@@ -19,12 +19,11 @@ from PIL import Image
 from n2n.data import (
     EXPECTED_COUNTS,
     check,
-    decode_image,
-    decode_mask,
     find_categories,
     list_category,
     load_category,
 )
+from n2n.decoding import decode_image, decode_mask
 from n2n.errors import N2NError
 from n2n.settings import MaskRule
 from tests.conftest import draw_parts

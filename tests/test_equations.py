@@ -21,11 +21,10 @@ from n2n.loss import (
     ms_ssim,
 )
 from n2n.settings import make_settings
-from tests.test_loss import ZHAO, by_scipy, options, pictures
+from tests.test_loss import PADDING, ZHAO, by_scipy, options, pictures
 
 SIGMAS = (0.5, 1.5)
 C1, C2 = 0.01, 0.03
-PADDING = {"reflect": "reflect", "zero": "constant"}  # in NumPy's words
 CASES = list(
     itertools.product(
         [("random", "noisy step"), ("step", "checkerboard"), ("checkerboard", "gradient")],

@@ -23,6 +23,7 @@ from n2n.errors import N2NError
 from n2n.plan import Run
 from n2n.records import find_records
 from n2n.runs import make_record
+from tests.conftest import smooth_images
 
 CPU = torch.device("cpu")
 NARROW = 8  # channels, for seconds; the papers' 64 in one test
@@ -36,10 +37,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Eight smooth patterns."""
-    generator = torch.Generator().manual_seed(0)
-    smooth = torch.rand(8, 3, 8, 8, generator=generator)
-    return (nn.functional.interpolate(smooth, 64, mode="bilinear") * 255).to(torch.uint8)
+    return smooth_images(8)
 
 
 def small(method: str, epochs: int = 1, batch_size: int = 4) -> BaselineSettings:

@@ -16,31 +16,21 @@ from n2n.loss import (
     ms_ssim,
     total_loss,
 )
-from n2n.settings import Settings, make_settings
+from n2n.settings import Settings
+from tests.test_loss import ZHAO, noise, options
 
-ZHAO = (0.5, 1.0, 2.0, 4.0, 8.0)
 HEIGHT, WIDTH = 72, 75  # more than the widest window, and not a whole number of groups
 assert WIDTH % GROUP
 
 
-def options(**changes) -> Settings:
-    return make_settings(**{"image_size": 64, **changes})
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Uniform on [-1, 1]."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
-
-
 def pairs() -> tuple[Tensor, Tensor]:
     """A batch of image pairs on [-1, 1]: random, structured, nearly equal, equal, inverted."""
-    noise, other = random(3, HEIGHT, WIDTH), random(3, HEIGHT, WIDTH, seed=1)
+    grain, other = noise(3, HEIGHT, WIDTH), noise(3, HEIGHT, WIDTH, seed=1)
     row, column = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     step = torch.where(column < WIDTH // 2, -0.8, 0.8).double().expand(3, -1, -1)
     board = ((row + column) % 2 * 2.0 - 1).double().expand(3, -1, -1)
-    flat = torch.full_like(noise, 0.3)
-    x = [noise, step, step + 1e-3 * noise, flat, board, -board]
+    flat = torch.full_like(grain, 0.3)
+    x = [grain, step, step + 1e-3 * grain, flat, board, -board]
     y = [other, board, step, flat, flat, board]
     return torch.stack(x), torch.stack(y)
 
@@ -88,7 +78,7 @@ def test_value_and_gradient_with_other_weights(constants, alpha):
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 def test_finite_differences(border):
     settings = options(border=border, sigmas=(0.5, 1.5))
-    x, y = random(2, 3, 9, 11).requires_grad_(), random(2, 3, 9, 11, seed=1)
+    x, y = noise(2, 3, 9, 11).requires_grad_(), noise(2, 3, 9, 11, seed=1)
     assert torch.autograd.gradcheck(lambda x: total_loss(x, y, settings), x)
 
 
@@ -106,7 +96,7 @@ def test_finite_differences_of_structured_images(border):
 def test_a_vanishing_contrast_term_stops_no_gradient():
     """Where one cs is exactly 0, the product of the others is not found by division."""
     arguments = ((1.0, 2.0), 0.01, 0.0, "reflect")
-    y = random(1, 3, 24, 24)
+    y = noise(1, 3, 24, 24)
     x = torch.zeros_like(y)
     x[..., 12:] = y[..., 12:]  # seen from column 6 by the window of sigma 2, not by that of 1
     _, by_hand = _ms_ssim_gradient(x, y, *arguments)
@@ -134,8 +124,8 @@ def test_single_precision():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reconstruction_of_half_precision(dtype):
     """As a network under autocast gives it: channels last, and with the loss inside it too."""
-    y = random(2, 3, HEIGHT, WIDTH, dtype=torch.float32)
-    x = (0.5 * y + 0.1 * random(2, 3, HEIGHT, WIDTH, seed=1).float()).to(dtype)
+    y = noise(2, 3, HEIGHT, WIDTH, dtype=torch.float32)
+    x = (0.5 * y + 0.1 * noise(2, 3, HEIGHT, WIDTH, seed=1).float()).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     value, gradient = value_and_gradient(total_loss(x, y, options()), x)
     assert value.dtype == torch.float32
@@ -188,7 +178,7 @@ def test_no_gradient_to_the_original():
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (65, 96)])
 def test_convolutions_are_the_matrices(border, sigma, size):
     """What a CPU does in single precision against the definition, also for the adjoint."""
-    x = random(2, 3, *size)
+    x = noise(2, 3, *size)
     vertical, horizontal = (
         gaussian_matrix(side, sigma, border, x.device, x.dtype) for side in size
     )

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from n2n.errors import N2NError
-from n2n.paper import PAPER_LABELS, _exact, audit, printed_cells
+from n2n.paper import PAPER_LABELS, _cell, audit, printed_cells
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_labels_and_columns() -> None:
 
 
 def test_an_unknown_cell_is_named() -> None:
-    with pytest.raises(N2NError, match="no cell tubes, Ours, pixel in Table 1"):
-        _exact(1, "tubes", "Ours", "pixel")
+    with pytest.raises(N2NError, match="no cell 1:tubes:Ours:pixel"):
+        _cell("1:tubes:Ours:pixel")
 
 
 def failing(kind: str) -> dict[str, tuple[str, str, float]]:

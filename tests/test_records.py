@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from n2n.baselines.settings import make_baseline_settings
 from n2n.errors import N2NError
+from n2n.measurement import about_run
+from n2n.plan import Run
 from n2n.records import (
     RunKey,
     commit,
@@ -24,7 +27,6 @@ from n2n.records import (
     finished,
     is_running,
     only_one,
-    provenance,
     read_record,
     refuse_other_images,
     write_record,
@@ -290,7 +292,8 @@ def test_no_records_yet(tmp_path: Path) -> None:
 
 def test_provenance_names_versions_and_commit() -> None:
     commit.cache_clear()  # another may have come since the first run of this process
-    origin = provenance()
+    run = Run("MPDD", "tubes", make_settings())
+    origin = about_run(run, torch.device("cpu"), 1.0, True)
     assert origin["packages"].keys() >= {"torch", "numpy"}
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

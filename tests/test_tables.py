@@ -14,11 +14,12 @@ from n2n.analysis.baseline_tables import baselines_beside_paper, costs
 from n2n.analysis.markup import escape_markdown, to_markdown
 from n2n.analysis.tables import (
     at_threshold,
+    beside,
     compare,
     compare_all,
-    coverage,
     ours_beside_paper,
     own_measurements,
+    runs_by_cell,
     scores_beside_paper,
     summary,
     verdict,
@@ -248,6 +249,22 @@ def test_each_measurement_is_drawn_once(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_two_results_folders_side_by_side(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    record(mine, image=0.97)
+    record(mine, noise=0.2, image=0.5)
+    for seed, image in enumerate((0.98, 1.0)):
+        record(theirs, seed=seed, image=image)
+    found = beside(mine, theirs).set_index(["network", "level"])
+    both = found.loc[("λ = 0.3", "image")]
+    assert both[["paper", str(mine), str(theirs), "its seeds", "difference"]].tolist() == [
+        "99.57", "97.00 (epochs 100)", "99.00 (epochs 100, 100)", "98.00 to 100.00", "-2.00"
+    ]  # fmt: skip
+    alone = found.loc[("λ = 0.2", "image")]
+    assert alone[[str(theirs), "its seeds", "difference"]].tolist() == ["", "", ""]
+    assert beside(theirs / "nothing", theirs).empty
+
+
 def test_parts_with_one_network_share_a_panel(tmp_path: Path) -> None:
     record(tmp_path)
     record(tmp_path, seed=1, image=0.95)
@@ -372,7 +389,7 @@ def test_rows_are_folded_away_below_the_others() -> None:
 
 
 def test_coverage_has_a_row_for_each_column_of_each_category(tmp_path: Path) -> None:
-    found = coverage(compare_all(tmp_path))
+    found = runs_by_cell(compare_all(tmp_path))
     assert found.groupby("table").size().to_dict() == {
         "Table 1": 6, "Table 2": 6, "Table 3": 12, "Table 4": 24, "Table 5": 12,
     }  # fmt: skip

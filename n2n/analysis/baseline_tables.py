@@ -11,7 +11,7 @@ import pandas as pd
 
 from n2n.analysis.selection import category_names, matching_records
 from n2n.analysis.tables import mean_interval, verdict
-from n2n.baselines.settings import METHODS, BaselineSettings, brought, family, row_label
+from n2n.baselines.settings import METHODS, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records
 from n2n.settings import PRESETS
@@ -60,25 +60,26 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
 
 
 def _label(record: Record, budget: bool = True) -> str:
-    return row_label(record.content["settings"], record.content["provenance"]["precision"], budget)
+    return row_label(record.baseline, record.content["provenance"]["precision"], budget)
 
 
 def _row(cell: Any, records: list[Record]) -> dict[str, Any]:
     """One printed cell of a baseline beside one row's runs of it, a run per seed."""
-    settings = records[0].content["settings"]
-    method = METHODS[settings["method"]]
+    settings = records[0].baseline
+    method = METHODS[settings.method]
     values = [100 * record.metric(cell.level) for record in records]
     low, high = mean_interval(records, cell.level)
     ours = float(np.mean(values))
     if method.by == "gan" and cell.level == "pixel":
         judged = {"verdict": "map of ours", "bring": ""}  # their papers describe none
-    elif settings["backbone"] != method.paper_backbone:
-        other = "other textures" if settings["method"] == "draem" else "another backbone"
+    elif settings.backbone != method.paper_backbone:
+        other = "other textures" if settings.method == "draem" else "another backbone"
         judged = {"verdict": other}
     else:
-        short = settings.get("epochs", method.epochs) < method.epochs
-        judgeable = BaselineSettings(**settings).standard
-        found = verdict(cell.value, ours, low, high, short) if judgeable else "other settings"
+        short = settings.epochs < method.epochs
+        found = (
+            verdict(cell.value, ours, low, high, short) if settings.standard else "other settings"
+        )
         judged = {"verdict": found, "bring": ""}
 
     def mean(part: str, name: str) -> float:
@@ -121,13 +122,9 @@ def costs(results: Path) -> pd.DataFrame:
     """
     records = find_records(results)
     shown: dict[RunKey, tuple[str, str, str]] = {
-        record.key: (
-            _label(record),
-            _label(record, budget=False),
-            family(record.content["settings"]),
-        )
+        record.key: (_label(record), _label(record, budget=False), family(record.baseline))
         for record in records
-        if record.key.method in METHODS and BaselineSettings(**record.content["settings"]).standard
+        if record.key.method in METHODS and record.baseline.standard
     }
     names = category_names(records)
     for dataset, category in names:

@@ -45,11 +45,10 @@ def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
         contents = [record.content for record in every[0]]
         nothing = {
             "untrained": [c["untrained"] for c in contents],
-            "mean image": [c["trivial"]["mean_image"] for c in contents if "trivial" in c],
+            "mean image": [c["trivial"]["mean_image"] for c in contents],
         }
         for name, found in nothing.items():
-            if found:  # the oldest records have no mean image
-                rows.append(named | {"map": name} | _means([one[level] for one in found]))
+            rows.append(named | {"map": name} | _means([one[level] for one in found]))
     columns = ["category", "level", "map", *NAMES.values()]
     table = pd.DataFrame(rows, columns=columns)
     if table["level"].nunique() == 1:

@@ -30,23 +30,17 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _synthetic(record: Record) -> float | None:
+def _synthetic(record: Record) -> float:
     score = f"image_{record.settings.image_score}"
-    return record.content["development"]["all"][score] if "development" in record.content else None
+    return float(record.content["development"]["all"][score])
 
 
-def _peak(record: Record) -> float | None:
-    return (
-        record.content["peak_in_defect"]["scored"] if "peak_in_defect" in record.content else None
-    )
-
-
-MEASURED: dict[str, Callable[[Record], float | None]] = {  # None in records that are older
+MEASURED: dict[str, Callable[[Record], float]] = {
     "images, synthetic": _synthetic,
     "images, test": lambda record: record.metric("image"),
     "pixels, test": lambda record: record.metric("pixel"),
     "pixels, average precision": lambda record: record.metric("pixel", "ap"),
-    "peak in the defect": _peak,
+    "peak in the defect": lambda record: float(record.content["peak_in_defect"]["scored"]),
 }
 
 
@@ -81,10 +75,7 @@ def beside_paper(results: Path) -> pd.DataFrame:
                 "epochs": ", ".join(map(str, dict.fromkeys([_epochs(ours), _epochs(better)]))),
             }
         )
-    columns = [
-        "category", "level", "paper", "replication", "improved", "95 % interval", "seeds", "epochs",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
 def ingredients(results: Path) -> pd.DataFrame:
@@ -109,26 +100,20 @@ def ingredients(results: Path) -> pd.DataFrame:
                 {"category": named, "run": name, **values}
                 | {"seeds": len(found), "epochs": _epochs(found)}
             )
-    columns = ["category", "run", *MEASURED, "seeds", "epochs"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
-def _change(
-    found: list[Record], pairs: list[list[Record]], of: Callable[[Record], float | None]
-) -> str:
+def _change(found: list[Record], pairs: list[list[Record]], of: Callable[[Record], float]) -> str:
     """The mean over runs, and in brackets the mean change between two paired lists of them."""
-    text = _mean([value for record in found if (value := of(record)) is not None])
-    one, other = ([of(record) for record in records] for records in pairs)
-    changes = [
-        100 * (value - base)
-        for value, base in zip(one, other, strict=False)  # without a base nothing is paired
-        if value is not None and base is not None
+    text = _mean([of(record) for record in found])
+    changes = [  # without a base nothing is paired
+        100 * (of(one) - of(other)) for one, other in zip(*pairs, strict=False)
     ]
-    return text + (f" ({np.mean(changes):+.1f})" if text and changes else "")
+    return text + (f" ({np.mean(changes):+.1f})" if changes else "")
 
 
 def _mean(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.2f}" if values else ""
+    return f"{100 * np.mean(values):.2f}"
 
 
 def _epochs(records: list[Record]) -> int:

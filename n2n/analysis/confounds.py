@@ -39,6 +39,11 @@ MARKS = [  # of the kinds of defects
     ("full", "o", ANOMALOUS), ("full", "s", NORMAL), ("none", "D", NORMAL),
     ("none", "^", ANOMALOUS), ("none", "v", NORMAL), ("none", "P", ANOMALOUS),
 ]  # fmt: skip
+STAND_INS = {  # of `n2n.measurement.trivial_metrics`
+    "mean_image": "distance to the mean image",
+    "blurred_image": "distance to the blurred image",
+    "grey_image": "distance to grey",
+}
 RUN = ("category", "detector", "score", "epochs")  # of a run at full size; see `_full_size`
 
 
@@ -56,16 +61,12 @@ def trivial_table(results: Path, full_size: bool = False) -> pd.DataFrame:
     names, rows = category_names(records), []
     for record in runs:
         content = record.content
-        if "trivial" not in content:  # not in the oldest records
-            continue
         detectors = {
             "trained network": content["metrics"],
             "untrained network": content["untrained"],
-            "distance to the mean image": content["trivial"]["mean_image"],
-            "distance to the blurred image": content["trivial"]["blurred_image"],
+            # Older records have no grey image
+            **{STAND_INS[name]: found for name, found in content["trivial"].items()},
         }
-        if grey := content["trivial"].get("grey_image"):  # not in older records
-            detectors["distance to grey"] = grey
         for name, found in detectors.items():
             for level in ("image", "pixel"):
                 rows.append(
@@ -96,13 +97,13 @@ def thumbnail_table(results: Path) -> pd.DataFrame:
     for record in records:
         if record.key.method != "thumbnail":
             continue
-        side, hidden = record.content["settings"]["side"], record.content.get("hidden_alike", {})
+        side = record.content["settings"]["side"]
         rows.append(
             {
                 "category": names[record.key.part],
                 "thumbnail": f"{side}×{side}",
                 "image AUROC": _with_interval(record),
-                "with the defects hidden": f"{100 * hidden.get('mean', math.nan):.1f}",
+                "with the defects hidden": f"{100 * record.content['hidden_alike']['mean']:.1f}",
                 "N2N, printed": printed.get(record.key.part, ""),
             }
         )
@@ -121,7 +122,7 @@ def image_mean_table(results: Path) -> pd.DataFrame:
     """
     records = find_records(results)
     names = category_names(records)
-    rows = [
+    return pd.DataFrame(
         {
             "category": names[record.key.part],
             "mean of": record.content["settings"]["quantity"],
@@ -131,12 +132,7 @@ def image_mean_table(results: Path) -> pd.DataFrame:
         }
         for record in records
         if record.key.method == "image-mean"
-    ]
-    columns = [
-        "category", "mean of", "more of it", "more of it, defects hidden",
-        "farther from the training images",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    )
 
 
 def _with_interval(record: Record) -> str:
@@ -154,8 +150,8 @@ def masks_table(results: Path) -> pd.DataFrame:
     for record in records:
         if record.key.method != "thumbnail":
             continue
-        masks = record.content["data"].get("masks")
-        if masks is not None and None not in masks.values():
+        masks = record.content["data"]["masks"]
+        if None not in masks.values():
             rows[names[record.key.part]] = {
                 "median defect, of the image": f"{100 * masks['median']:.2f}",
                 "grown by a sixteenth": f"{100 * masks['grown_median']:.1f}",
@@ -206,7 +202,7 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
         if settings.get("mean_at_test"):  # a question of its own: `mechanism.at_test_table`
             continue
         if same == (full.image_size, full.width) and score:
-            run = (names[record.key.part], detector, score, settings.get("epochs", 0))
+            run = (names[record.key.part], detector, score, settings["epochs"])
             found.append((record, dict(zip(RUN, run, strict=True))))
     return found
 

@@ -126,16 +126,16 @@ def fit(data: pd.DataFrame) -> Fit:
     )
 
 
-def after_holm(found: pd.DataFrame, share: float = 0.05) -> pd.Series[bool]:
+def after_holm(found: pd.DataFrame) -> pd.Series[bool]:
     """Which rows of `of_choices` exceed luck although so many variants were tried.
 
     By Holm's step-down procedure (*Scandinavian Journal of Statistics* 6, 1979) over the trainings
-    of a category and level: with the chance ``share`` or less it names a choice that does nothing.
+    of a category and level: with a chance of 0.05 or less it names a choice that does nothing.
     """
     beyond = pd.Series(False, found.index)
     for _, group in found.dropna(subset="p").groupby(["category", "level"]):
         ranked = group["p"].sort_values()
-        passed = ranked.to_numpy() <= share / np.arange(len(ranked), 0, -1)
+        passed = ranked.to_numpy() <= 0.05 / np.arange(len(ranked), 0, -1)
         beyond.loc[ranked.index] = np.logical_and.accumulate(passed)
     return beyond
 
@@ -166,7 +166,7 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_two(found: Fit) -> float:
-    return float(student.ppf(0.975, found.degrees)) * found.deviation * np.sqrt(2)
+    return float(student.ppf(0.975, found.degrees)) * found.deviation * 2**0.5
 
 
 def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +185,7 @@ def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def coverage(found: pd.DataFrame) -> str:
+def how_many(found: pd.DataFrame) -> str:
     """How many variants were run, in Markdown."""
     if found.empty:
         return "*No run of this study is there yet.*"

@@ -126,9 +126,9 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
                 axes.set_title(f"{panel}, {level}s" if panel else f"{level}s")
                 _networks(axes, rows, linked=bool(panel))
         axes_row[0].set_ylabel("AUROC (%)")
-    found = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    named = {name: line for name, line in found.items() if not str(name).startswith("_")}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8)
+    found = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    named = [line for name, line in found.items() if not name.startswith("_")]
+    figure.legend(handles=named, loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -151,14 +151,14 @@ def _networks(axes: Axes, rows: pd.DataFrame, linked: bool) -> None:
         axes.plot(beside, values, "o", ms=5, color=colour, label=f"ours, each seed: {verdict}")
         axes.hlines(row.untrained, x - 0.3, x + 0.3, color=PAPER, linestyle=":")
     axes.plot([], [], ":", color=PAPER, label="untrained network")
-    x, printed = np.arange(len(rows)), rows["paper"].to_numpy()
-    axes.plot(x, printed, "D", color="black", markerfacecolor="none", label="paper", zorder=3)
+    places, printed = np.arange(len(rows)), rows["paper"].to_numpy()
+    axes.plot(places, printed, "D", color="black", markerfacecolor="none", label="paper", zorder=3)
     if linked:
         joined = rows["column"].str.startswith("lambda").to_numpy()
         joined = joined if joined.any() else ~joined
-        axes.plot(x[joined], printed[joined], color="black", lw=0.8)
+        axes.plot(places[joined], printed[joined], color="black", lw=0.8)
     ticks = [tick if "=" in tick else tick.replace(" ", "\n", 1) for tick in rows["tick"]]
-    axes.set_xticks(x, ticks)
+    axes.set_xticks(places, ticks)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", visible=False)
 

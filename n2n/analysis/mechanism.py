@@ -53,8 +53,6 @@ def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") ->
     rows = []
     for name, record in varied_runs(results, base, *VARIED[varied]):
         content = record.content
-        if "reconstruction" not in content:  # an older record
-            continue
         error = content["reconstruction"]["absolute"]
         rows.append(
             {
@@ -215,9 +213,8 @@ def quality_figure(results: Path) -> Figure:
     for record in records:
         settings = record.settings
         changed = changes(settings, BASE)
-        if "reconstruction" not in record.content or not in_study(settings):
-            continue
-        if changed.keys() & {*DETECTION, "resize"} or settings.learning_rate < 1e-5:
+        apart = changed.keys() & {*DETECTION, "resize"} or settings.learning_rate < 1e-5
+        if apart or not in_study(settings):
             continue
         rows.append(
             {

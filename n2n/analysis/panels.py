@@ -102,7 +102,6 @@ def input_panels(
     data: str | Path | None,
     results: str | Path,
     defects: Sequence[str] | None = None,
-    device: str = "auto",
 ) -> Figure | str:
     """The input, the reconstruction and the map of some runs, or why they are missing.
 
@@ -113,11 +112,10 @@ def input_panels(
         data: root of the data sets.
         results: folder of the decoded images.
         defects: one row each, the first test image of the kind; None shows all.
-        device: 'auto', 'cpu', 'cuda', ...
     """
     runs: list[AtHand] = []
     for record in records.values():
-        run = at_hand(record, data, results, device)
+        run = at_hand(record, data, results)
         if isinstance(run, str):
             return run
         runs.append(run)

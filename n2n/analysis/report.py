@@ -18,45 +18,26 @@ from n2n.records import Record
 from n2n.settings import PRESETS, make_settings
 
 
-def _badge(dataset: str) -> str:
-    """The badge of a data set's numbers, in the book's Markdown."""
-    return (
-        "[demonstration]{.badge-demonstration}"
-        if dataset == "demo"
-        else "[replicated]{.badge-replicated}"
-    )
-
-
-def _nature(dataset: str) -> str:
-    """What a data set's numbers may be taken for."""
-    return (
-        "These are images of the demonstration data, drawn by a program: their numbers say nothing "
-        "about the paper's."
-        if dataset == "demo"
-        else "These numbers were measured on real images."
-    )
-
-
 def heading(record: Record) -> str:
-    """What was run, in Markdown."""
-    key, training = record.key, record.content["training"]
-    return (
-        f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
-        f"{escape_markdown(key.method)}, `{key.variant.replace('`', '')}`, seed {key.seed}. "
-        f"{_nature(key.dataset)} Trained for {training['epochs']} epochs "
-        f"({'stopped early' if training['stopped'] == 'early' else 'to the end of the budget'}), "
-        f"kept epoch {training['best_epoch']}."
-    )
-
-
-def baseline_heading(record: Record) -> str:
-    """Which other method was run, in Markdown."""
+    """What was run, and what its numbers may be taken for, in the book's Markdown."""
     key, content = record.key, record.content
-    method = row_label(content["settings"], content["provenance"]["precision"])
+    badge, nature = "replicated", "These numbers were measured on real images."
+    if key.dataset == "demo":
+        badge, nature = "demonstration", (
+            "These are images of the demonstration data, drawn by a program: their numbers say "
+            "nothing about the paper's."
+        )  # fmt: skip
+    if key.method == "n2n":
+        training = content["training"]
+        end = "stopped early" if training["stopped"] == "early" else "to the end of the budget"
+        nature += f" Trained for {training['epochs']} epochs ({end}), "
+        nature += f"kept epoch {training['best_epoch']}."
+        method = key.method
+    else:
+        method = row_label(record.baseline, content["provenance"]["precision"])
     return (
-        f"{_badge(key.dataset)} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
-        f"{escape_markdown(method)}, "
-        f"`{key.variant.replace('`', '')}`, seed {key.seed}. {_nature(key.dataset)}"
+        f"[{badge}]{{.badge-{badge}}} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
+        f"{escape_markdown(method)}, `{key.variant.replace('`', '')}`, seed {key.seed}. {nature}"
     )
 
 
@@ -106,7 +87,7 @@ def provenance_table(record: Record) -> HTML:
     bound = "" if origin.get("peak_memory_of") == "this run" else "at most "
     peak: str | None = f"{bound}{origin['peak_memory_mib']} MiB"
     if by := training.get("by"):  # the run whose network this is another use of
-        trained = f"by {by['variant']}, commit {by.get('commit') or 'unknown'}"
+        trained = f"by {by['variant']}, commit {by['commit'] or 'unknown'}"
         trained += f", on {by['device']}" if by.get("device") else ""  # older records do not tell
         peak = None  # that of the training is not known
     rows = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 from collections.abc import Iterable
@@ -11,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from n2n.baselines.settings import METHODS, BaselineSettings, row_label
-from n2n.paper import label
+from n2n.baselines.settings import METHODS, BaselineSettings, make_baseline_settings, row_label
+from n2n.paper import label, printed_cells
+from n2n.plan import Run
 from n2n.records import Part, Record, check_same_images, find_records
-from n2n.settings import PRESETS, Settings, changes, fills, make_settings
+from n2n.settings import PRESETS, Settings, budget, changes, fills, make_settings
 
 
 def own_records(results: Path) -> list[Record]:
@@ -59,6 +61,38 @@ def wanted_settings(column: str, preset: str) -> dict[str, Any] | None:
         return None
     base = PRESETS[preset].as_dict()
     return {name: value for name, value in wanted.items() if base[name] != value}
+
+
+@functools.cache
+def settings_of(
+    column: str, method: str, preset: str = "replication", epochs: int | None = None
+) -> Settings | BaselineSettings | None:
+    """The settings with which a method fills a column of a table; None where it does not.
+
+    Of so many epochs, or of the preset's or the method's own number.
+    """
+    if method == "n2n":
+        changed = wanted_settings(column, preset)
+        return None if changed is None else make_settings(preset, **changed, **budget(epochs))
+    own = make_baseline_settings(method)
+    if METHODS[method].label != column:
+        return None
+    return make_baseline_settings(method, epochs=epochs) if own.epochs else own
+
+
+def runs_in_table(table: int, runs: Iterable[Run]) -> list[Run]:
+    """Those that Table 1-5 shows: ours of its settings and any `budget`, other methods by name."""
+    cells = printed_cells()
+    cells = cells[cells["table"] == table]
+    columns = cells.groupby(["dataset", "category"])["column"].unique().to_dict()
+
+    def shows(run: Run, column: str) -> bool:
+        own = settings_of(column, run.key.method)
+        if isinstance(own, Settings) and isinstance(run.settings, Settings):
+            return fills(run.settings, own)
+        return own is not None
+
+    return [run for run in runs if any(shows(run, c) for c in columns.get(run.key.part, ()))]
 
 
 def matching_records(
@@ -126,12 +160,11 @@ def runs_of_every_method(records: list[Record]) -> dict[str, dict[Part, list[Rec
             runs.setdefault("N2N", {})[part] = ours
     rows: dict[tuple[str, Part], dict[tuple[int, int], list[Record]]] = {}
     for method, record in itertools.product(METHODS, records):
-        key, values = record.key, record.content["settings"]
-        if key.method != method:
+        if record.key.method != method:
             continue
-        settings = BaselineSettings(**values)
+        settings = record.baseline
         if settings.changed().keys() <= {"epochs", "batch_size", "quantity"}:
-            row = rows.setdefault((row_label(values, budget=False), key.part), {})
+            row = rows.setdefault((row_label(settings, budget=False), record.key.part), {})
             row.setdefault((settings.epochs, settings.batch_size), []).append(record)
     for (name, part), budgets in rows.items():
         check_same_images([record for found in budgets.values() for record in found])

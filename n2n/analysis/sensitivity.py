@@ -149,9 +149,8 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         if score != settings.image_score:
             aurocs["image"] = (content["image_scores"][score]["auroc"], np.nan)
         aurocs["mean"] = (content["image_scores"]["mean"]["auroc"], np.nan)
-        if "development" in content:
-            synthetic = content["development"]["all"][f"image_{score}"]
-            aurocs["synthetic"] = (synthetic, np.nan)
+        synthetic = content["development"]["all"][f"image_{score}"]
+        aurocs["synthetic"] = (synthetic, np.nan)
         for level, (auroc, untrained) in aurocs.items():
             rows.append(
                 {
@@ -214,12 +213,12 @@ def base_table(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def elsewhere_table(results: Path, elsewhere: Path, base: Settings = BASE) -> pd.DataFrame:
+def elsewhere_table(results: Path, elsewhere: Path) -> pd.DataFrame:
     """The base's trainings beside the same on another machine, as text: AUROC in percent.
 
     *Here → there*, a row for each seed of which ``elsewhere`` has a record, too.
     """
-    here, there = (study_runs(folder, base) for folder in (results, elsewhere))
+    here, there = (study_runs(folder) for folder in (results, elsewhere))
     here = here[here["variant"] == BASE_NAME]
     both = here.merge(there, on=["category", "variant", "seed", "level"], suffixes=("", " there"))
     both["text"] = [f"{row[0]:.1f} → {row[1]:.1f}" for row in both[["auroc", "auroc there"]].values]
@@ -234,7 +233,7 @@ def development_table(results: Path, base: Settings = BASE) -> pd.DataFrame:
     names = category_names(records)
     for record in records:
         settings = record.settings
-        if changes(settings, base) or "development" not in record.content:
+        if changes(settings, base):
             continue
         found = record.content["development"]["all"]
         for score, values in record.content["image_scores"].items():

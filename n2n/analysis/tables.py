@@ -187,6 +187,35 @@ def own_measurements(tables: dict[int, pd.DataFrame], preset: str = "replication
     return cells.drop_duplicates(by).sort_values(by, ignore_index=True)
 
 
+def beside(results: Path, other: Path, preset: str = "replication") -> pd.DataFrame:
+    """The measurements of two results folders side by side, AUROC in percent, as text.
+
+    A row per measurement of our method that ``results`` has: mean and deviation of its seeds, and
+    what ``other`` has, with its lowest and highest seed.
+    """
+    mine, theirs = (own_measurements(compare_all(folder, preset), preset)
+                    for folder in (results, other))  # fmt: skip
+    on = ["dataset", "category", "column", "level"]
+    both = mine.merge(theirs, how="left", on=on, suffixes=("", "_other"))
+    rows = []
+    for row in both.itertuples():
+        there = not np.isnan(row.ours_other)
+        values = [100 * run.metric(str(row.level)) for run in row.runs_other] if there else []
+        rows.append(
+            {
+                "category": label(str(row.category)),
+                "network": label(str(row.column)),
+                "level": row.level,
+                "paper": row.printed,
+                str(results): f"{_mean_text(row)} (epochs {row.epochs})",
+                str(other): f"{np.mean(values):.2f} (epochs {row.epochs_other})" if there else "",
+                "its seeds": f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "",
+                "difference": f"{row.ours - row.ours_other:+.2f}" if there else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
     """How many test images of a data set `n2n detect` would call anomalous, by the tables' runs.
 
@@ -327,7 +356,7 @@ def summary(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(counts)
 
 
-def coverage(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
+def runs_by_cell(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """Every cell of our method's columns of `compare_all`: seeds and epochs, or 'not run'."""
     rows = []
     for table, cells in tables.items():
@@ -368,7 +397,7 @@ def write_tables(
         drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
         write_whole(overview, lambda file: drawn.savefig(file, format="svg"))
         written.append(overview)
-        parts = {"summary": summary(tables), "audit": fails, "coverage": coverage(tables)}
+        parts = {"summary": summary(tables), "audit": fails, "coverage": runs_by_cell(tables)}
         for name, frame in parts.items():
             path = out / f"{name}.md"
             write_text(path, to_markdown(frame))

@@ -8,11 +8,12 @@ comes from here: a backbone that was trained on ImageNet, or DRAEM's textures.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation, torchvision's
+
+
+class Found(NamedTuple):
+    """What a method finds in images, named as anomalib's: raw, higher means more anomalous."""
+
+    anomaly_map: Tensor  # (N, H, W), not negative
+    pred_score: Tensor  # (N,), not negative
 
 
 def fit_anomalib(
@@ -77,7 +85,7 @@ def fit_anomalib(
 
 
 def see(images: Tensor, settings: BaselineSettings) -> Tensor:
-    """Images, uint8, as the method was made to see them."""
+    """Images, uint8, (N, 3, S, S), as the method was made to see them: float32, scaled its way."""
     if settings.backbone in (EMBEDDED, NOTHING):
         return normalise(images)  # EfficientNet-Lite0's mean and deviation are 0.5, too
     if settings.backbone in TEXTURES:
@@ -444,30 +452,28 @@ def _embedded_weights() -> dict[str, Tensor]:
     return dict(zip(named, packaged.values(), strict=True))
 
 
-def allow_torchvision() -> None:
+@functools.cache  # which keeps the library: its definitions last as long as it
+def allow_torchvision() -> object:
     """Let torchvision's wheel, which is built for CUDA, be imported beside a torch without it.
 
     Its import registers shapes for two operators of object detection that only a CUDA build
     brings; nothing here calls them. Its decoder of images is missing then, too; Pillow reads
     DRAEM's textures. Where torchvision can be imported as it is, this does no more than that.
     """
-    if "torchvision" in sys.modules:
-        return
     try:
         import torchvision
     except ImportError:
-        return  # `_prepare` says so
+        return None  # `_prepare` says so
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
     else:
-        return
+        return None
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]  # half imported
     library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARIES.append(library)  # the definitions last as long as the object
     import torchvision
 
     def read_image(path: str, mode: Any = None) -> Tensor:
@@ -476,6 +482,4 @@ def allow_torchvision() -> None:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
     torchvision.io.read_image = read_image
-
-
-_LIBRARIES: list[Any] = []
+    return library

@@ -50,9 +50,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from n2n.baselines.anomalib_models import Found
 from n2n.baselines.settings import BaselineSettings
 from n2n.corruption import normalise
-from n2n.detection import Found
 from n2n.device import keep_freed_memory, memory_format, precision_context
 from n2n.errors import N2NError
 

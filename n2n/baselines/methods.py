@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,7 +24,14 @@ from n2n.data import Category
 from n2n.detection import BATCH, image_scores
 from n2n.device import exact_float32, memory_errors
 from n2n.errors import N2NError
-from n2n.measurement import MARGIN, Measured, hidden_alike, hidden_defects, measure_test
+from n2n.measurement import (
+    MARGIN,
+    Measured,
+    hidden_alike,
+    hidden_defects,
+    measure_test,
+    write_scores,
+)
 from n2n.plan import Run
 
 ANOMALIB = ("anomalib", "timm", "torchvision")
@@ -75,9 +81,7 @@ def measure(
         }
 
     def write_files(folder: Path) -> None:
-        table = pd.DataFrame({"image": images.names, "defect": images.defects})
-        table["anomalous"], table["own"] = images.labels.int().numpy(), scores.numpy()
-        table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")
+        write_scores(folder, images, {"own": scores})
 
     packages = ANOMALIB if METHODS[settings.method].by == "anomalib" else ()
     return Measured(content, time.monotonic() - start, write_files, {}, packages)
@@ -123,7 +127,10 @@ def score(
     device: torch.device,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Anomaly maps (N, S, S) and image scores (N,), as the model gives them, on the CPU."""
+    """Anomaly maps (N, S, S) and image scores (N,) of images, uint8, (N, 3, S, S).
+
+    As the model gives them, higher means more anomalous; on the CPU.
+    """
     maps, scores = [], []
     for batch in tqdm(torch.split(images, BATCH), desc="detecting", disable=not progress):
         found = model(see(batch, settings).to(device))

@@ -164,11 +164,11 @@ def _short(value: str | float) -> str:
     return value if isinstance(value, str) else short_number(value)
 
 
-def family(settings: dict[str, Any]) -> str:
+def family(settings: BaselineSettings) -> str:
     """Which of `FAMILIES` a run of a baseline belongs to."""
-    if settings["backbone"] in BACKBONES:
-        return f"features of {LABELS[settings['backbone']]}"
-    return FAMILIES[-2] if METHODS[settings["method"]].epochs else FAMILIES[-1]
+    if settings.backbone in BACKBONES:
+        return f"features of {LABELS[settings.backbone]}"
+    return FAMILIES[-2] if METHODS[settings.method].epochs else FAMILIES[-1]
 
 
 def _check_method(name: str) -> None:
@@ -223,13 +223,13 @@ def command_options(settings: BaselineSettings) -> list[str]:
     return options
 
 
-def row_label(settings: dict[str, Any], precision: str = "float32", budget: bool = True) -> str:
+def row_label(run: BaselineSettings, precision: str = "float32", budget: bool = True) -> str:
     """A run's name as a row: 'FastFlow (EfficientNet-Lite0, 20 of 500 epochs, bfloat16)'.
 
     Other settings than the method's own are named, too, and the precision unless it is float32.
     Without the budget, the name is that of the method and what it works with alone.
     """
-    method, run = METHODS[settings["method"]], BaselineSettings(**settings)
+    method = METHODS[run.method]
     parts = [run.quantity if run.method == "image-mean" else LABELS[run.backbone]]
     if budget:
         changed = run.changed()

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from n2n.baselines.anomalib_models import Found
 from n2n.baselines.settings import BaselineSettings, Quantity
 from n2n.corruption import normalise, to_unit
-from n2n.detection import Found
 from n2n.loss import gaussian_filter
 
 FINE = 2.0  # pixels: detail is what a Gaussian filter of this width takes away
