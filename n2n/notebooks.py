@@ -21,7 +21,7 @@ from n2n.errors import N2NError, say, write_errors
 from n2n.files import write_text
 
 STUDY_PAGES = (  # read records only
-    "verdicts", "methods", "improved", "sensitivity", "course", "mechanism", "confounds",
+    "verdicts", "methods", "improved", "sensitivity", "dynamics", "mechanism", "confounds",
     "exercises",
 )  # fmt: skip
 NOTEBOOKS = Path("notebooks")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n.analysis.course import jumps
+from n2n.analysis.dynamics import jumps
 from n2n.analysis.stopping import stop, stopping_table
 from n2n.settings import make_settings
 from tests.records import write

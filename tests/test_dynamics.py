@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n.analysis import course
+from n2n.analysis import dynamics
 from n2n.analysis.selection import own_records
 from n2n.settings import Settings, make_settings
 from tests.records import record, small, write
@@ -27,14 +27,14 @@ def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
         (small(width=8), 1),  # more than another rate
     ):  # fmt: skip
         write(tmp_path, settings, seed=seed, files=files)
-    figure = course.trace_figure(tmp_path, ("MPDD", "metal_plate"))
+    figure = dynamics.trace_figure(tmp_path, ("MPDD", "metal_plate"))
     losses, images, _ = figure.axes
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.0001", "0.001"]
     assert len(losses.lines) == 4
     untrained = 100 * own_records(tmp_path)[0].content["untrained"]["image"]["auroc"]
     for line in images.lines:
         assert line.get_ydata().tolist() == [untrained, 50.0]
-    assert course.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
+    assert dynamics.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
 
 
 def test_a_second_image_score_along_the_training(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_a_second_image_score_along_the_training(tmp_path: Path) -> None:
 
     for epochs in (100, 500):  # of which the larger budget is shown
         write(tmp_path, make_settings("paper", epochs=epochs), files=files)
-    figure = course.full_size_figure(tmp_path, make_settings("paper"), other="mean")
+    figure = dynamics.full_size_figure(tmp_path, make_settings("paper"), other="mean")
     (axes,) = figure.axes
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "images by max, test", "images by mean, test", "pixels, test",
         "images by max, synthetic", "images by mean, synthetic", "pixels, synthetic",
     ]  # fmt: skip
     assert all(line.get_ydata().tolist() == [50, 50] for line in axes.lines)
-    assert course.full_size_figure(tmp_path).legends == []  # no run of this preset
+    assert dynamics.full_size_figure(tmp_path).legends == []  # no run of this preset
 
 
 def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
@@ -75,17 +75,17 @@ def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
             (folder / "record.json").write_text(json.dumps(content))
             history = pd.DataFrame({"epoch": range(1, len(values) + 1), "train_loss": values})
             history.to_csv(folder / "history.csv", index=False)
-    found = course.jumps(tmp_path)
+    found = dynamics.jumps(tmp_path)
     assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
         ["learning rate 0.0005", "half", pytest.approx(1.5), 3, 4],
         ["λ = 0.2", "half", pytest.approx(1.5), 3, 4],
         ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
         ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
     ]
-    (axes,) = course.jumps_figure(found).axes
+    (axes,) = dynamics.jumps_figure(found).axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names[2:] == ["λ = 0.3, seed 0, float32", "λ = 0.3, seed 0"]
-    table = course.steadier_table(found)
+    table = dynamics.steadier_table(found)
     by = ["learning rate", "precision"]
     assert table[by].to_numpy().tolist() == [
         ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
@@ -115,7 +115,7 @@ def test_losses_along_the_training(tmp_path: Path) -> None:
     trained(bare, 0, [0.5, 0.2, 0.4, 0.4, 0.1])
     trained(bare, 1, [0.5, 0.4, 0.4])  # stopped early
     trained(small(attention_gate=False, width=8), 0, [0.5, 0.2, 0.4, 0.4, 0.1])
-    found = course.losses_along(tmp_path).set_index("network")
+    found = dynamics.losses_along(tmp_path).set_index("network")
     assert found.index.tolist() == ["without residual connections", "the whole network"]
     assert found["seeds"].tolist() == [2, 2]
     assert found["epoch 2"].tolist() == [300, 40]
@@ -123,7 +123,7 @@ def test_losses_along_the_training(tmp_path: Path) -> None:
     assert found.loc["the whole network", "epoch 5"] == 15
     assert found["epoch 10"].isna().all()
     trained(small(attention=False), 3, [0.5])  # a seed of its own
-    assert course.losses_along(tmp_path).empty
+    assert dynamics.losses_along(tmp_path).empty
 
 
 def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
                 settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
                 record(tmp_path, settings, image)
     write(tmp_path, make_settings("replication"), 0.1, dataset="mine")  # another part of this name
-    table = course.longer_training(tmp_path, ("MPDD", "metal_plate"))
+    table = dynamics.longer_training(tmp_path, ("MPDD", "metal_plate"))
     assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
     assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
     assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"
