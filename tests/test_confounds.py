@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from n2n.analysis import confounds
@@ -100,6 +101,25 @@ def test_hidden_defects_of_full_size_runs(small_study: Path) -> None:
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "N2N, λ = 0.2; mean score", "N2N, improved: the score calibrated", "N2N, as in the tables"
     ]  # fmt: skip
+
+
+def test_slopes_of_what_ranks_the_images_at_all() -> None:
+    found = pd.DataFrame(
+        [
+            ("Plate", "N2N, as in the tables", 95.0, 30.0), ("Plate", "PaDiM (x)", 60.0, 58.0),
+            ("Plate", "RD4AD", 99.0, np.nan), ("Bracket", "Thumbnail", 86.0, 85.0),
+        ],
+        columns=["category", "detector", "whole", "alike"],
+    )  # fmt: skip
+    bracket, plate = confounds.slopes_figure(found).axes
+    assert (bracket.get_title(), plate.get_title()) == ("Bracket", "Plate")
+    # Not what ranks nothing, nor what was not asked; the last line is that of a guess
+    assert [list(map(float, line.get_ydata())) for line in plate.get_lines()] == [
+        [95, 30],
+        [50, 50],
+    ]
+    assert [text.get_text() for text in plate.texts] == ["N2N, as in the tables"]
+    assert [text.get_text() for text in bracket.texts] == ["Thumbnail"]
 
 
 def test_one_map_for_all_images(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from n2n.analysis.beyond import INGREDIENTS
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, new_figure
+from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin, new_figure
 from n2n.analysis.selection import (
     category_names,
     means_over_seeds,
@@ -328,6 +328,40 @@ def hidden_table(found: pd.DataFrame) -> pd.DataFrame:
         for name, title in columns.items()
     }
     return ordered[["category", "detector", "score"]].assign(**texts, seeds=ordered["seeds"])
+
+
+def slopes_figure(found: pd.DataFrame) -> Figure:
+    """AUROC on whole images, and with the same pixels hidden in both images of each pair.
+
+    A panel per category and a line per detector of `hidden_defects` that ranks the whole images at
+    all, to at least 65 %. A level line says that the detector does not need the defects.
+    """
+    found = found[found["whole"].ge(65) & found["alike"].notna()].sort_values("alike")
+    categories = sorted(found["category"].unique())
+    columns = min(max(len(categories), 1), 2)
+    rows = max(math.ceil(len(categories) / columns), 1)
+    figure, grid = new_figure(rows, columns, (5.2 * columns, 3.2 * rows), sharey=True)
+    for axes, category in itertools.zip_longest(grid.flat, categories):
+        if category is None:
+            axes.axis("off")
+            continue
+        part = found[found["category"] == category]
+        ours = part["detector"].str.startswith("N2N")
+        for row, own in zip(part.itertuples(), ours, strict=True):
+            axes.plot(
+                (0, 1), (row.whole, row.alike), "o-", color=ANOMALOUS if own else PAPER,
+                ms=4, lw=1.6 if own else 1, zorder=3 if own else 2,
+            )  # fmt: skip
+        axes.axhline(50, color="black", lw=0.8, ls="--")
+        axes.set(title=category, xlim=(-0.15, 1.15), ylim=(15, 103))
+        axes.set_xticks((0, 1), ("whole images", "defects hidden\nin both"))
+        axes.grid(axis="x", visible=False)
+        names = part["detector"].str.replace(r" \(.*\)", "", regex=True).tolist()
+        colours = [ANOMALOUS if own else PAPER for own in ours]
+        name_in_margin(axes, [1.0] * len(part), part["alike"].tolist(), names, colours)
+    for axes_row in grid:
+        axes_row[0].set_ylabel("AUROC (%)")
+    return figure
 
 
 def hidden_figure(found: pd.DataFrame) -> Figure:
