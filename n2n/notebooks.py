@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from n2n.errors import N2NError, say, write_errors
 from n2n.files import write_text
 
-STUDY_PAGES = (  # read records only
-    "verdicts", "methods", "improved", "sensitivity", "dynamics", "mechanism", "confounds",
+STUDY_PAGES = (  # made from records alone, but for the lab, which draws and trains a minute
+    "verdicts", "methods", "improved", "sensitivity", "dynamics", "mechanism", "confounds", "lab",
     "exercises",
 )  # fmt: skip
 NOTEBOOKS = Path("notebooks")

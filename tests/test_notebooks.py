@@ -91,6 +91,8 @@ def test_a_page_of_records(
     results = NOTEBOOKS.parent / "results" if filled else tmp_path
     if filled and not (results / "runs").is_dir():
         pytest.skip("no records are in results/")
+    if filled and name == "lab":
+        pytest.skip("the lab shows no records")
     monkeypatch.setattr(plt, "show", lambda: None)
     shown: list[object] = []
     scope: dict[str, object] = {"display": shown.append}
@@ -103,7 +105,7 @@ def test_a_page_of_records(
         if isinstance(last, ast.Expr):
             shown.append(eval(compile(ast.Expression(last.value), name, "eval"), scope))
         if number == 0:
-            scope["results"] = str(results)
+            scope |= {"results": str(results), "epochs": 2}  # the latter is the lab's
     text = " ".join(getattr(one, "data", "") or "" for one in shown)
     if name.startswith("table"):
         assert "not run" in text

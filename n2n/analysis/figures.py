@@ -114,7 +114,7 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     panels, levels = sorted(shown["panel"].unique(), reverse=True), list(shown["level"].unique())
     ticks = [shown[shown["panel"] == panel]["tick"].nunique() for panel in panels]
     figure, grid = new_figure(
-        len(levels), len(panels), (max(5.5, 2 + 0.85 * sum(ticks)), 2.5 * len(levels) + 1),
+        len(levels), len(panels), (max(5.5, 1.8 + 0.62 * sum(ticks)), 2.3 * len(levels) + 1),
         width_ratios=[count + 0.5 for count in ticks],
     )  # fmt: skip
     for axes_row, level in zip(grid, levels, strict=True):
@@ -158,7 +158,7 @@ def _networks(axes: Axes, rows: pd.DataFrame, linked: bool) -> None:
         joined = joined if joined.any() else ~joined
         axes.plot(places[joined], printed[joined], color="black", lw=0.8)
     ticks = [tick if "=" in tick else tick.replace(" ", "\n", 1) for tick in rows["tick"]]
-    axes.set_xticks(places, ticks)
+    axes.set_xticks(places, ticks, fontsize=8)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", visible=False)
 

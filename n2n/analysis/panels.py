@@ -143,6 +143,28 @@ def input_panels(
     return figure
 
 
+def pictures(
+    shown: Tensor, columns: Sequence[str], rows: Sequence[str] = ("",), scale: float | None = 0.0
+) -> Figure:
+    """Images or maps in rows.
+
+    Args:
+        shown: images, (rows, columns, 3, S, S), uint8 or on [0, 1]; or maps, (rows, columns, S, S).
+        columns: their titles.
+        rows: their titles.
+        scale: the value of black in maps, whose largest is white; None gives each map its own.
+    """
+    figure, grid = _grid(rows, columns, 1.3)
+    limits = {} if scale is None else {"vmin": scale, "vmax": float(shown.max())}
+    for axes_row, images in zip(grid, shown, strict=True):
+        for axes, image in zip(axes_row, images, strict=True):
+            if image.dim() == 3:
+                axes.imshow(_hwc(image))
+            else:
+                axes.imshow(image.numpy(), cmap="magma", **limits)
+    return figure
+
+
 @torch.inference_mode()
 def noise_panels(run: AtHand) -> Figure:
     """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""

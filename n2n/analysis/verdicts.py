@@ -105,7 +105,7 @@ def further_training(results: Path) -> pd.DataFrame:
             low, high = cell.ours - reach, cell.ours + reach
             holds = " ✓" if low <= cell.paper <= high else ""
             row[f"a further training, by {of}"] = f"{low:.1f} to {min(high, 100):.1f}{holds}"
-        rows.append(row | {"verdict": cell.verdict, "seeds": cell.seeds})
+        rows.append(row | {"verdict": cell.verdict})
     return pd.DataFrame(rows).fillna("")
 
 
