@@ -201,7 +201,7 @@ def test_one_seed_counts_once_and_another_schedule_is_another_run(tmp_path: Path
 
 def test_undefined_metrics_leave_the_tables_whole(tmp_path: Path) -> None:
     """A category without a normal test image has no image-level AUROC."""
-    record(tmp_path, image=float("nan"))
+    with_scores(record(tmp_path, image=float("nan")), 0.5, [0.1, 0.6, 0.5, 0.7, 1.0])
     row = cell(tmp_path, 1, "Ours")
     assert (row["verdict"], row["seeds"]) == ("not run", 1)
     assert cell(tmp_path, 2, "Ours", "pixel")["ours"] == pytest.approx(90)
@@ -209,11 +209,22 @@ def test_undefined_metrics_leave_the_tables_whole(tmp_path: Path) -> None:
     assert scores_beside_paper(tmp_path)["top1%"].isna().all()
 
 
+def with_scores(folder: Path, threshold: float, top: list[float], **content: object) -> None:
+    """Give a record the scores of two good test images and three bad ones, and a threshold."""
+    stored = json.loads((folder / "record.json").read_text())
+    stored |= {"threshold": {"image": threshold}} | content
+    (folder / "record.json").write_text(json.dumps(stored))
+    scores = {"anomalous": [0, 0, 1, 1, 1], "top1%": top, "max": 9.0}
+    pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)
+
+
 def test_files_and_summary(tmp_path: Path) -> None:
-    record(tmp_path / "results")
+    with_scores(record(tmp_path / "results"), 0.5, [0.1, 0.6, 0.5, 0.7, 1.0])
     tables = compare_all(tmp_path / "results")
     written = write_tables(tables, tmp_path / "out")
-    assert {path.name for path in written} >= {"table1.csv", "table5.md", "summary.md", "audit.md"}
+    assert {path.name for path in written} >= {
+        "table1.csv", "table5.md", "summary.md", "audit.md", "overview.svg", "thresholds.svg"
+    }  # fmt: skip
     assert "99.57" in (tmp_path / "out/table1.md").read_text()
     counts = summary(tables).set_index("table")
     assert counts.loc["Table 1", "reproduced"] == 1
@@ -275,13 +286,9 @@ def test_parts_with_one_network_share_a_panel(tmp_path: Path) -> None:
 
 
 def test_what_the_threshold_of_detect_finds(tmp_path: Path) -> None:
-    scores = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1], "max": 9.0})
+    counts = {"data": {"test_good": 2, "test_anomalous": 3}}
     for seed, top in enumerate(([0.1, 0.6, 0.5, 0.7, 0.8], [0.0, 0.1, 0.5, 0.4, 0.5])):
-        folder = record(tmp_path, seed=seed)
-        content = json.loads((folder / "record.json").read_text())
-        content |= {"threshold": {"image": 0.5}, "data": {"test_good": 2, "test_anomalous": 3}}
-        (folder / "record.json").write_text(json.dumps(content))
-        scores.assign(**{"top1%": top}).to_csv(folder / "scores.csv", index=False)
+        with_scores(record(tmp_path, seed=seed), 0.5, top, **counts)
     (row,) = at_threshold(tmp_path, "MPDD").to_dict("records")
     assert row["defective images found"] == "2, 0 of 3"  # above, not at the threshold
     assert row["good images flagged"] == "1, 0 of 2"
@@ -291,11 +298,7 @@ def test_what_the_threshold_of_detect_finds(tmp_path: Path) -> None:
 
 
 def test_scores_are_drawn_in_units_of_the_threshold(tmp_path: Path) -> None:
-    folder = record(tmp_path)
-    content = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps(content | {"threshold": {"image": 0.5}}))
-    scores = {"anomalous": [0, 0, 1, 1, 1], "top1%": [0.1, 0.6, 0.5, 0.7, 1.0]}
-    pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)
+    with_scores(record(tmp_path), 0.5, [0.1, 0.6, 0.5, 0.7, 1.0])
     found = own_measurements(compare_all(tmp_path))
     (axes,) = figures.thresholds(found["runs"].iloc[0]).axes
     good, bad = (sorted(map(float, line.get_xdata())) for line in axes.get_lines()[:2])

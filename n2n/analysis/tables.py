@@ -11,6 +11,7 @@ fewer epochs than its preset allows, before its loss had stopped falling, the ce
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -373,7 +374,7 @@ def runs_by_cell(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
 def write_tables(
     tables: dict[int, pd.DataFrame], out: Path, preset: str = "replication"
 ) -> list[Path]:
-    """Write `compare_all` as CSV and Markdown, a summary and a figure of the verdicts, the audit.
+    """Write `compare_all` as CSV and Markdown, a summary and two figures of the runs, the audit.
 
     Raises:
         N2NError: where the folder cannot be written.
@@ -393,10 +394,15 @@ def write_tables(
         checks = audit()
         fails = checks[~checks["holds"]].drop(columns="holds")
         figures.style()
-        overview = out / "overview.svg"
-        drawn = figures.paper_against_ours(own_measurements(tables, preset), "")
-        write_whole(overview, lambda file: drawn.savefig(file, format="svg"))
-        written.append(overview)
+        runs = [run for found in own_cells(tables[1])["runs"] for run in found]
+        drawn = {
+            "overview": figures.paper_against_ours(own_measurements(tables, preset), ""),
+            "thresholds": figures.thresholds(runs),
+        }
+        for name, figure in drawn.items():
+            path = out / f"{name}.svg"
+            write_whole(path, functools.partial(figure.savefig, format="svg"))
+            written.append(path)
         parts = {"summary": summary(tables), "audit": fails, "coverage": runs_by_cell(tables)}
         for name, frame in parts.items():
             path = out / f"{name}.md"
