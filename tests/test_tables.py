@@ -359,8 +359,10 @@ def test_costs_name_a_detector_without_its_budget(tmp_path: Path) -> None:
             provenance={"precision": "float32", "peak_memory_mib": 100 + seed},
         )  # fmt: skip
     found = costs(tmp_path)
-    drawn = [text.get_text() for text in figures.accuracy_against_cost(found).axes[0].texts]
+    axes = figures.accuracy_against_cost(found).axes[0]
+    drawn = [text.get_text() for text in axes.texts]
     assert drawn == ["RD4AD"] * 2  # the backbone is told by the colour
+    assert [line.get_mfc() == "white" for line in axes.get_lines()] == [False, True]  # 4 of 200
     assert list(found["method"]) == [
         "RD4AD (EfficientNet-Lite0)", "RD4AD (EfficientNet-Lite0, 4 of 200 epochs)"
     ]  # fmt: skip

@@ -196,7 +196,10 @@ def thresholds(runs: list[Record]) -> Figure:
 
 
 def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
-    """A panel per category: image AUROC over seconds of training; `baseline_tables.costs`."""
+    """A panel per category: image AUROC over seconds of training; `baseline_tables.costs`.
+
+    A dot is open where the training had a part of the method's own budget.
+    """
     categories = list(dict.fromkeys(costs["category"]))
     rows = max(math.ceil(len(categories) / 2), 1)
     figure, grid = new_figure(rows, 2, (10, 3.9 * rows), sharey=True, sharex=True)
@@ -207,7 +210,9 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
         part = costs[costs["category"] == category].sort_values("auroc")
         for row in part.itertuples():
             colour = families[row.family]
-            axes.plot(row.seconds, row.auroc, "o", ms=7, color=colour, markeredgecolor="white")
+            whole = row.method == row.detector  # else the name says how short the training was
+            face = {"mfc": colour, "mec": "white"} if whole else {"mfc": "white", "mec": colour}
+            axes.plot(row.seconds, row.auroc, "o", ms=7, **face)
         axes.set(xscale="log", title=category, ylim=(low, 103))
         name_in_margin(
             axes, part["seconds"].tolist(), part["auroc"].tolist(),
@@ -225,6 +230,8 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
             for name in FAMILIES
             if (costs["family"] == name).any()
         ]
+        open_dot = {"marker": "o", "ls": "", "mfc": "white", "mec": "black"}
+        handles.append(Line2D([], [], label="open: not the whole budget", **open_dot))
         figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
