@@ -129,13 +129,19 @@ def development_set(images: Category, held_out: torch.Tensor) -> Category:
 def reconstruction_errors(images: Category, detected: Detection) -> dict[str, dict[str, float]]:
     """Mean error where images are defective, elsewhere in them, and in normal images.
 
-    The absolute error of a reconstruction on [0, 1]. If the noise kept defects from being restored,
-    it would be far larger inside the masks than elsewhere.
+    Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
+    being restored, the error would be far larger inside the masks than elsewhere.
     """
-    error = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
+    absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
     beside = images.labels[:, None, None] & ~images.masks
-    places = {"defects": images.masks, "beside": beside, "normal": ~images.labels}
-    return {"absolute": {name: float(error[where].mean()) for name, where in places.items()}}
+    found = {}
+    for name, error in (("anomaly_map", detected.maps), ("absolute", absolute)):
+        found[name] = {
+            "defects": float(error[images.masks].mean()),
+            "beside": float(error[beside].mean()),
+            "normal": float(error[~images.labels].mean()),
+        }
+    return found
 
 
 def peak_in_defect(images: Category, maps: torch.Tensor) -> float:

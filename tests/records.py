@@ -70,7 +70,7 @@ def record(
             name: {"image": {"auroc": 0.3}, "pixel": {"auroc": 0.4}}
             for name in ("mean_image", "blurred_image")
         },
-        reconstruction={"absolute": error},
+        reconstruction={"absolute": error, "anomaly_map": error},
         peak_in_defect={"maps": 0.25, "scored": 0.5},
         hidden_defects={"max": 0.1, "mean": 0.2, "top1%": 0.3},
         hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},

@@ -105,15 +105,14 @@ def test_hidden_alike_compares_the_same_pixels(category: Category) -> None:
 
 
 def test_reconstruction_errors(category: Category) -> None:
-    """Off by 26 of 255 in the masks, by 51 beside them and by 77 in normal images."""
-    off = torch.full((4, 64, 64), 51)
-    off[:2] = 77
-    off[category.masks] = 26
-    shifted = (category.test.int() - off[:, None]).to(torch.uint8)
-    maps = torch.zeros(4, 64, 64)
+    """A map of 1 in the masks, 2 beside them and 4 in normal images."""
+    maps = torch.full((4, 64, 64), 2.0)
+    maps[:2] = 4.0
+    maps[category.masks] = 1.0
+    shifted = (category.test.int() - 51).clamp(0, 255).to(torch.uint8)
     found = reconstruction_errors(category, Detection(maps, maps, shifted))
-    errors = {"defects": 26 / 255, "beside": 51 / 255, "normal": 77 / 255}
-    assert found["absolute"] == pytest.approx(errors)
+    assert found["anomaly_map"] == {"defects": 1.0, "beside": 2.0, "normal": 4.0}
+    assert found["absolute"] == pytest.approx({"defects": 0.2, "beside": 0.2, "normal": 0.2})
 
 
 def test_aurocs_agree_with_scikit_learn(category: Category) -> None:
