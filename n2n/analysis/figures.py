@@ -230,8 +230,8 @@ def accuracy_against_cost(costs: pd.DataFrame) -> Figure:
             for name in FAMILIES
             if (costs["family"] == name).any()
         ]
-        open_dot = {"marker": "o", "ls": "", "mfc": "white", "mec": "black"}
-        handles.append(Line2D([], [], label="open: not the whole budget", **open_dot))
+        cut = "open: not the whole budget"
+        handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="black", label=cut))
         figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
