@@ -382,7 +382,8 @@ def tables(results: Path, out: Path, preset: str, beside: Path | None) -> None:
     for path in write_tables(cells, out, preset):
         click.echo(path)
     if beside is not None:
-        click.echo(set_beside(results, beside, preset).to_string(index=False))
+        both = {str(results): cells, str(beside): compare_all(beside, preset)}
+        click.echo(set_beside(both, preset).to_string(index=False))
     click.echo(summary(cells).drop(columns="shows").to_string(index=False))
 
 

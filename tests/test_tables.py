@@ -266,14 +266,15 @@ def test_two_results_folders_side_by_side(tmp_path: Path) -> None:
     record(mine, noise=0.2, image=0.5)
     for seed, image in enumerate((0.96, 0.98)):
         record(theirs, seed=seed, image=image)
-    found = beside(mine, theirs).set_index(["network", "level"])
-    both = found.loc[("λ = 0.3", "image")]
-    assert both[["paper", str(mine), str(theirs), "its seeds", "difference"]].tolist() == [
+    both = {str(folder): compare_all(folder) for folder in (mine, theirs)}
+    found = beside(both).set_index(["network", "level"])
+    one = found.loc[("λ = 0.3", "image")]
+    assert one[["paper", str(mine), str(theirs), "its seeds", "difference"]].tolist() == [
         "99.57", "95.00 (epochs 100)", "97.00 (epochs 100, 100)", "96.00 to 98.00", "-2.00"
     ]  # fmt: skip
     alone = found.loc[("λ = 0.2", "image")]
     assert alone[[str(theirs), "its seeds", "difference"]].tolist() == ["", "", ""]
-    assert beside(theirs / "nothing", theirs).empty
+    assert beside({"nothing": compare_all(tmp_path / "nothing"), "theirs": both[str(theirs)]}).empty
 
 
 def test_parts_with_one_network_share_a_panel(tmp_path: Path) -> None:

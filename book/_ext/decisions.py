@@ -9,7 +9,6 @@ that a run has tested is marked as measured, whatever the file says.
 from __future__ import annotations
 
 import csv
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from whose_records import shown_records
 
 from n2n.analysis.effects import effects_table, of_choices
 from n2n.analysis.markup import to_markdown
@@ -62,8 +62,7 @@ class Ledger(SphinxDirective):
 @lru_cache
 def all_effects(base: Settings) -> pd.DataFrame:
     """Every measured effect around a base; the records are read once."""
-    results = os.environ.get("N2N_RESULTS", Path(__file__).parents[2] / "results")
-    return of_choices(study_runs(Path(results), base))
+    return of_choices(study_runs(shown_records(), base))
 
 
 def effects_of(row: dict[str, str], base: Settings) -> pd.DataFrame:

@@ -16,9 +16,14 @@ from sphinx.config import Config
 OURS = Path(__file__).parents[2] / "results"
 
 
+def shown_records() -> Path:
+    """The folder whose records the book shows."""
+    return Path(os.environ.get("N2N_RESULTS", OURS))
+
+
 def announce(app: Sphinx, config: Config) -> None:
     """Say whose records these are, unless they are the repository's own."""
-    shown = Path(os.environ.get("N2N_RESULTS", OURS))
+    shown = shown_records()
     if shown.resolve() != OURS.resolve():
         config.html_theme_options["announcement"] = (
             f"Tables and figures show the records in {html.escape(str(shown))}; "

@@ -57,7 +57,7 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
             stage, p = group["stage"].iloc[0], np.nan
             if stage == "training":
                 effect, error = trained.effects[variant], trained.errors[variant]
-                reach = float(student.ppf(0.975, trained.degrees)) * error
+                reach = half_width(error, trained.degrees)
                 low, high = effect - reach, effect + reach
                 p = 2 * student.sf(abs(effect) / (error or np.nan), trained.degrees)
             else:
@@ -89,6 +89,12 @@ def _of_shared_seeds(data: pd.DataFrame) -> pd.DataFrame:
     return data[data["seed"].isin(data.loc[data["variant"] == BASE_NAME, "seed"])]
 
 
+def _trainings(data: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs of a category and level those that `fit` takes: a training each."""
+    shared = _of_shared_seeds(data)
+    return shared[shared["stage"].eq("training") | shared["variant"].eq(BASE_NAME)]
+
+
 class Fit(NamedTuple):
     """What `fit` finds, in points of AUROC; by the name of the variant where it is a mapping."""
 
@@ -106,9 +112,9 @@ def fit(data: pd.DataFrame) -> Fit:
     network is the same, its first weights: what that does to all of them is no effect of a choice.
     Luck is taken to be equally large with any choice. Without a degree of freedom it is NaN.
     """
-    trained = data[data["stage"].eq("training") | data["variant"].eq(BASE_NAME)]
-    variants = [BASE_NAME, *(name for name in trained["variant"].unique() if name != BASE_NAME)]
-    columns = [(trained["variant"] == name).to_numpy(float) for name in variants[1:]]
+    trained = _trainings(data)
+    named = [name for name in trained["variant"].unique() if name != BASE_NAME]
+    columns = [(trained["variant"] == name).to_numpy(float) for name in named]
     columns += [(trained["seed"] == seed).to_numpy(float) for seed in trained["seed"].unique()]
     design = np.array(columns).T.reshape(len(trained), len(columns))
     auroc = trained["auroc"].to_numpy()
@@ -117,13 +123,17 @@ def fit(data: pd.DataFrame) -> Fit:
     squares = float(((auroc - design @ found) ** 2).sum())
     deviation = np.sqrt(squares / degrees) if degrees else np.nan
     errors = deviation * np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
-    named = variants[1:]
     return Fit(
         dict(zip(named, found.tolist(), strict=False)),
         dict(zip(named, errors.tolist(), strict=False)),
         float(deviation),
         degrees,
     )
+
+
+def half_width(deviation: float, degrees: int) -> float:
+    """How far a 95 % interval reaches, by Student's distribution."""
+    return float(student.ppf(0.975, degrees)) * deviation
 
 
 def after_holm(found: pd.DataFrame) -> pd.Series[bool]:
@@ -154,19 +164,15 @@ def luck(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for place, data in runs.groupby(["category", "level"], sort=False):
-        data = _of_shared_seeds(data)
-        trained = data[data["stage"].eq("training") | data["variant"].eq(BASE_NAME)]
+        trained = _trainings(data)
         squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
         least = squares.drop(BASE_NAME, errors="ignore").nlargest(3).index
         every, steady = fit(trained), fit(trained[~trained["variant"].isin(least)])
-        rows[place] = (every.deviation, every.degrees, _of_two(every), _of_two(steady))
+        of_two = [half_width(found.deviation * 2**0.5, found.degrees) for found in (every, steady)]
+        rows[place] = (every.deviation, every.degrees, *of_two)
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
     columns = ["of a training", "degrees", "of two", "steady"]
     return pd.DataFrame(list(rows.values()), index, columns)
-
-
-def _of_two(found: Fit) -> float:
-    return float(student.ppf(0.975, found.degrees)) * found.deviation * 2**0.5
 
 
 def luck_table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -188,14 +188,18 @@ def own_measurements(tables: dict[int, pd.DataFrame], preset: str = "replication
     return cells.drop_duplicates(by).sort_values(by, ignore_index=True)
 
 
-def beside(results: Path, other: Path, preset: str = "replication") -> pd.DataFrame:
+def beside(tables: dict[str, dict[int, pd.DataFrame]], preset: str = "replication") -> pd.DataFrame:
     """The measurements of two results folders side by side, AUROC in percent, as text.
 
-    A row per measurement of our method that ``results`` has: mean and deviation of its seeds, and
-    what ``other`` has, with its lowest and highest seed.
+    A row per measurement of our method that the first has: mean and deviation of its seeds, and
+    what the other has, with its lowest and highest seed.
+
+    Args:
+        tables: `compare_all` of each folder, by its name.
+        preset: whose runs these are.
     """
-    mine, theirs = (own_measurements(compare_all(folder, preset), preset)
-                    for folder in (results, other))  # fmt: skip
+    mine, theirs = (own_measurements(found, preset) for found in tables.values())
+    name, other = tables
     on = ["dataset", "category", "column", "level"]
     both = mine.merge(theirs, how="left", on=on, suffixes=("", "_other"))
     rows = []
@@ -208,8 +212,8 @@ def beside(results: Path, other: Path, preset: str = "replication") -> pd.DataFr
                 "network": label(str(row.column)),
                 "level": row.level,
                 "paper": row.printed,
-                str(results): f"{_mean_text(row)} (epochs {row.epochs})",
-                str(other): f"{np.mean(values):.2f} (epochs {row.epochs_other})" if there else "",
+                name: f"{_mean_text(row)} (epochs {row.epochs})",
+                other: f"{row.ours_other:.2f} (epochs {row.epochs_other})" if there else "",
                 "its seeds": f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "",
                 "difference": f"{row.ours - row.ours_other:+.2f}" if there else "",
             }

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from n2n.analysis import effects
 from n2n.analysis.selection import category_names, runs_of_every_method, wanted_settings
@@ -101,7 +100,7 @@ def further_training(results: Path) -> pd.DataFrame:
             pooled = chance.loc[place]
             spreads["all networks"] = (pooled["of a training"], pooled["degrees"])
         for of, (deviation, degrees) in spreads.items():
-            reach = student.ppf(0.975, degrees) * deviation * np.sqrt(1 + 1 / cell.seeds)
+            reach = effects.half_width(deviation * math.sqrt(1 + 1 / cell.seeds), degrees)
             low, high = cell.ours - reach, cell.ours + reach
             holds = " ✓" if low <= cell.paper <= high else ""
             row[f"a further training, by {of}"] = f"{low:.1f} to {min(high, 100):.1f}{holds}"
@@ -130,11 +129,11 @@ def printed_effects(results: Path) -> pd.DataFrame:
             if found is None or name not in found.effects:
                 continue
             effect, error = found.effects[name], found.errors[name]
-            reach = student.ppf(0.975, found.degrees) * np.hypot(
-                error, np.sqrt(2) * found.deviation
-            )
+            further = math.hypot(error, math.sqrt(2) * found.deviation)
+            reach = effects.half_width(further, found.degrees)
             low, high = effect - reach, effect + reach
             printed = round(float(cell.value) - base, 2)
+            agrees = "too wide to tell" if high - low > WIDE else "yes"
             rows.append(
                 {
                     "table": f"Table {table}",
@@ -144,9 +143,7 @@ def printed_effects(results: Path) -> pd.DataFrame:
                     "printed": f"{printed:+.2f}",
                     "ours": f"{round(effect, 1) + 0.0:+.1f}",  # no -0.0
                     "a further pair": f"{low:+.1f} to {high:+.1f}",
-                    "agrees": ("too wide to tell" if high - low > WIDE else "yes")
-                    if low <= printed <= high
-                    else "no",
+                    "agrees": agrees if low <= printed <= high else "no",
                 }
             )
     order = ["table", "change", "level"]
