@@ -91,8 +91,9 @@ def test_a_further_training_by_the_luck_of_all_networks(tmp_path: Path) -> None:
 
 def test_what_noise_changes_in_print_and_in_ours(tmp_path: Path) -> None:
     two_networks(tmp_path)
-    table = verdicts.printed_effects(tmp_path)
-    assert list(table["change"]) == ["λ = 0.2", "λ = 0.2"]
+    found = verdicts.printed_effects(tmp_path)
+    assert list(found["change"]) == ["λ = 0.2", "λ = 0.2"]
+    table = verdicts.printed_effects_table(found)
     row = table[table["level"] == "image"].iloc[0]
     assert (row["printed"], row["ours"]) == ("-0.65", "-2.0")  # 98.92 less 99.57, 94 less 96
     reach = stats.t.ppf(0.975, 2) * 4.5**0.5 * (1 / 3 + 1 / 3 + 2) ** 0.5
@@ -100,6 +101,13 @@ def test_what_noise_changes_in_print_and_in_ours(tmp_path: Path) -> None:
     assert row["agrees"] == "too wide to tell"
     row = table[table["level"] == "pixel"].iloc[0]  # 90 six times; printed: 98.96 less 98.78
     assert (row["printed"], row["ours"], row["agrees"]) == ("+0.18", "+0.0", "no")
+    images, _ = verdicts.printed_effects_figure(found).axes
+    assert images.get_title() == "Metal Plate, images"
+    assert [text.get_text() for text in images.get_yticklabels()] == ["λ = 0.2"]
+    (bar, dots), printed = images.collections, images.get_lines()[0]
+    assert dots.get_offsets().tolist() == [pytest.approx([-2, 0])]
+    assert bar.get_segments()[0][:, 0] == pytest.approx([-2 - reach, -2 + reach])
+    assert printed.get_xdata() == pytest.approx([-0.65])
 
 
 def test_bad_images_above_every_good_one(tmp_path: Path) -> None:

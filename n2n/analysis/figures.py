@@ -5,7 +5,9 @@ They are closed, so that a notebook shows them as the value of a cell and not a 
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from n2n.baselines.settings import FAMILIES
+from n2n.files import write_whole
 from n2n.metrics import roc_curve
 from n2n.paper import label
 from n2n.records import Record
@@ -46,6 +49,13 @@ def new_figure(
     )
     plt.close(figure)
     return figure, grid
+
+
+def write(drawn: dict[str, Figure], out: Path) -> list[Path]:
+    """Write each figure under its name as SVG; returns the files."""
+    for name, figure in drawn.items():
+        write_whole(out / f"{name}.svg", functools.partial(figure.savefig, format="svg"))
+    return [out / f"{name}.svg" for name in drawn]
 
 
 def loss_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
@@ -104,7 +114,7 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     """
     shown = cells[cells["ours"].notna() & (cells["category"] != "average")]
     if shown.empty:
-        return _nothing()
+        return nothing()
     networks = shown.groupby("category")["column"].nunique()
     several = shown["category"].map(networks).gt(1)
     shown = shown.assign(
@@ -133,9 +143,10 @@ def paper_against_ours(cells: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _nothing() -> Figure:
+def nothing(why: str = "No cell of this table has been run yet.") -> Figure:
+    """In the place of a figure that has nothing to show."""
     figure, ((axes,),) = new_figure(1, 1, (7, 0.8))
-    axes.text(0.5, 0.5, "No cell of this table has been run yet.", ha="center", va="center")
+    axes.text(0.5, 0.5, why, ha="center", va="center")
     axes.axis("off")
     return figure
 
@@ -169,7 +180,7 @@ def thresholds(runs: list[Record]) -> Figure:
     Above it the good images, below it the bad ones, and how many of these lie to its right.
     """
     if not runs:
-        return _nothing()
+        return nothing()
     figure, ((axes,),) = new_figure(1, 1, (8, 0.5 * len(runs) + 1))
     for y, run in enumerate(runs):
         scores = run.scores()

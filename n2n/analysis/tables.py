@@ -11,7 +11,6 @@ fewer epochs than its preset allows, before its loss had stopped falling, the ce
 
 from __future__ import annotations
 
-import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from n2n.analysis import figures
 from n2n.analysis.markup import to_markdown
 from n2n.analysis.selection import matching_records, runs_of, wanted_settings
 from n2n.errors import write_errors
-from n2n.files import write_text, write_whole
+from n2n.files import write_text
 from n2n.paper import audit, label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import (
@@ -403,10 +402,7 @@ def write_tables(
             "overview": figures.paper_against_ours(own_measurements(tables, preset), ""),
             "thresholds": figures.thresholds(runs),
         }
-        for name, figure in drawn.items():
-            path = out / f"{name}.svg"
-            write_whole(path, functools.partial(figure.savefig, format="svg"))
-            written.append(path)
+        written += figures.write(drawn, out)
         parts = {"summary": summary(tables), "audit": fails, "coverage": runs_by_cell(tables)}
         for name, frame in parts.items():
             path = out / f"{name}.md"

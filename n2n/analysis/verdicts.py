@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from n2n.analysis import effects
+from n2n.analysis import effects, figures
 from n2n.analysis.selection import category_names, runs_of_every_method, wanted_settings
 from n2n.analysis.sensitivity import study_runs, variant_label
 from n2n.analysis.tables import (
@@ -28,6 +30,8 @@ from n2n.metrics import TAILS, bootstrap_image
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS
+
+AGREES = {"yes": figures.OURS, "no": figures.ANOMALOUS, "too wide to tell": figures.NORMAL}
 
 
 def crossed(results: Path) -> pd.DataFrame:
@@ -113,8 +117,8 @@ def printed_effects(results: Path) -> pd.DataFrame:
 
     A shift that all networks share, as of reduced images, leaves an effect as it is. Ours is that
     of `n2n.analysis.effects.fit`, of n and m seeds, with luck s. A further pair of trainings, which
-    the paper's may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``. As in the
-    tables, an interval of more than ten points agrees with too much to tell.
+    the paper's may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``, here from
+    'low' to 'high'. As in the tables, one of more than ten points agrees with too much to tell.
     """
     runs = study_runs(results, PRESETS["replication"])
     fits = {place: effects.fit(data) for place, data in runs.groupby(["category", "level"])}
@@ -140,14 +144,57 @@ def printed_effects(results: Path) -> pd.DataFrame:
                     "category": label(str(category)),
                     "level": level,
                     "change": name,
-                    "printed": f"{printed:+.2f}",
-                    "ours": f"{round(effect, 1) + 0.0:+.1f}",  # no -0.0
-                    "a further pair": f"{low:+.1f} to {high:+.1f}",
+                    "printed": printed,
+                    "ours": effect,
+                    "low": low,
+                    "high": high,
                     "agrees": agrees if low <= printed <= high else "no",
                 }
             )
     order = ["table", "change", "level"]
     return pd.DataFrame(rows).sort_values(order, ignore_index=True) if rows else pd.DataFrame()
+
+
+def printed_effects_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What `printed_effects` found, as text."""
+    if found.empty:
+        return found
+    reach = zip(found["low"], found["high"], strict=True)
+    texts = {
+        "printed": found["printed"].map("{:+.2f}".format),
+        "ours": (found["ours"].round(1) + 0.0).map("{:+.1f}".format),  # no -0.0
+        "a further pair": [f"{low:+.1f} to {high:+.1f}" for low, high in reach],
+    }
+    names = ["table", "category", "level", "change"]
+    return found[names].assign(**texts, agrees=found["agrees"])
+
+
+def printed_effects_figure(found: pd.DataFrame) -> Figure:
+    """What `printed_effects` found: a panel per category and level, each with its own axis."""
+    if found.empty:
+        return figures.nothing("No change of Tables 4 and 5 has been run yet.")
+    places = list(found.groupby(["category", "level"]))
+    categories, levels = found["category"].nunique(), found["level"].nunique()
+    figure, grid = figures.new_figure(categories, levels, (9, 1.9 * categories + 0.5), sharey=True)
+    changes = sorted(found["change"].unique(), reverse=True)
+    for axes, ((category, level), part) in zip(grid.flat, places, strict=True):
+        at = part["change"].map(changes.index)
+        colours = part["agrees"].map(AGREES)
+        axes.hlines(at, part["low"], part["high"], color=colours, lw=6, alpha=0.3)
+        axes.scatter(part["ours"], at, color=colours, zorder=3)
+        axes.plot(part["printed"], at, "D", color="black", mfc="none", zorder=4)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(changes)), changes)
+        axes.set(title=f"{category}, {level}s", ylim=(-0.6, len(changes) - 0.4))
+    figure.supxlabel("change of AUROC, points", fontsize=10)
+    marks = [
+        Line2D([], [], marker="o", ls="", color=colour, label=f"ours; agrees: {name}")
+        for name, colour in AGREES.items()
+        if (found["agrees"] == name).any()
+    ]
+    marks.append(Line2D([], [], marker="D", ls="", color="black", mfc="none", label="printed"))
+    figure.legend(handles=marks, loc="outside upper center", ncols=4, fontsize=8)
+    return figure
 
 
 def above_every_good(results: Path) -> pd.DataFrame:
