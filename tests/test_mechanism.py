@@ -52,6 +52,20 @@ def test_how_much_of_a_drawn_defect_passes(small_study: Path) -> None:
     }  # fmt: skip
 
 
+def test_detection_over_restoration(small_study: Path) -> None:
+    record(small_study, small(attention=False, border="zero"), 0.5)  # no name for two
+    record(small_study, small(learning_rate=1e-6), 0.5)  # off the scale
+    images, pixels = mechanism.quality_figure(small_study).axes
+    assert [text.get_text() for text in images.texts] == ["λ = 0 (no noise)"]
+    drawn = {line.get_label(): line for line in images.get_lines()}
+    shares = {name: sorted(map(float, drawn[name].get_ydata())) for name in mechanism.GROUPS}
+    assert shares == {
+        "as the base": [70, 71, 76], "other noise": [10, 60, 70], "another network": [50],
+        "another loss": [],
+    }  # fmt: skip
+    assert set(pixels.get_lines()[0].get_ydata()) == {90}
+
+
 def test_the_mean_of_the_noise_at_test_time(tmp_path: Path) -> None:
     passed = {"transplant": 1.0, "scratch": None}
     error = {"defects": 6, "beside": 3, "normal": 2}

@@ -340,7 +340,7 @@ def slopes_figure(found: pd.DataFrame) -> Figure:
     categories = sorted(found["category"].unique())
     columns = min(max(len(categories), 1), 2)
     rows = max(math.ceil(len(categories) / columns), 1)
-    figure, grid = new_figure(rows, columns, (5.2 * columns, 3.2 * rows), sharey=True)
+    figure, grid = new_figure(rows, columns, (4.4 * columns, 2.9 * rows), sharey=True)
     for axes, category in itertools.zip_longest(grid.flat, categories):
         if category is None:
             axes.axis("off")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, PAPER, name_in_margin, new_figure
+from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, name_in_margin, new_figure
 from n2n.analysis.selection import (
     category_names,
     means_over_seeds,
@@ -35,10 +35,14 @@ SHOWN = {  # the kinds of synthetic defects, as the pages call them
 }  # fmt: skip
 _AT_TEST = (*SHOWN.values(), "ratio", "images", "pixels", "AP", "AUPRO")  # of `at_test_table`
 
-# A change of these is named in the figure of `quality_figure`
-NAMED = {
-    "alpha", "c1", "network", "loss_range", "global_residual", "attention", "augmentation",
-    "weight_average", "noise_grain",
+# What `quality_figure` names, if nothing else is changed
+NAMED = (
+    {"noise"}, {"noise_grain"}, {"attention"}, {"scaled_inputs"}, {"global_residual"},
+    {"augmentation"}, {"c1", "c2"},
+)  # fmt: skip
+GROUPS = {  # of the trainings there, with marker and colour
+    "as the base": ("o", NORMAL), "other noise": ("s", OURS), "another network": ("X", ANOMALOUS),
+    "another loss": ("^", PAPER),
 }  # fmt: skip
 
 
@@ -204,6 +208,7 @@ def _value(settings: Settings, varied: str) -> object:
 def quality_figure(results: Path) -> Figure:
     """Detection over how well normal images are restored: a point per training of the small study.
 
+    A column of panels per category, with the images above, where some changes are named.
     Runs that differ from another in the use of the network alone are left out, and so are images
     resized otherwise, whose errors are of other images, and the literal learning rate, whose error
     is off the scale.
@@ -220,9 +225,7 @@ def quality_figure(results: Path) -> Figure:
             {
                 "category": names[record.key.part],
                 "group": _group(changed),
-                "name": variant_label(changed)
-                if changed.keys() & NAMED or settings.noise == 0
-                else "",
+                "name": variant_label(changed) if changed.keys() in NAMED else "",
                 "error": 1000 * record.content["reconstruction"]["absolute"]["normal"],
                 "image": 100 * record.content["image_scores"][BASE.image_score]["auroc"],
                 "pixel": 100 * record.metric("pixel"),
@@ -231,35 +234,34 @@ def quality_figure(results: Path) -> Figure:
     frame = pd.DataFrame(rows, columns=["category", "group", "name", "error", "image", "pixel"])
     several = frame.groupby("category")["image"].transform("size") > 1
     categories = list(dict.fromkeys(frame[several]["category"]))
-    columns = max(len(categories), 1)
-    figure, grid = new_figure(1, columns, (5.4 * columns, 4.6), sharey=True)
-    markers = {
-        "as the base": "o", "other noise": "s", "another network": "X", "another loss": "^"
-    }  # fmt: skip
-    for axes, category in zip(grid[0], categories, strict=False):
+    size = (5 * max(len(categories), 1), 5.4)
+    figure, grid = new_figure(
+        2, max(len(categories), 1), size, sharex="col", height_ratios=(1.7, 1)
+    )
+    for axes, category in zip(grid.T, categories, strict=False):
         part = frame[frame["category"] == category]
-        for level, colour in (("image", ANOMALOUS), ("pixel", NORMAL)):
-            for group, marker in markers.items():
+        for level, panel in zip(("image", "pixel"), axes, strict=True):
+            for group, (marker, colour) in GROUPS.items():
                 chosen = part[part["group"] == group]
-                name = f"{level}s, {group}"
-                axes.plot(chosen["error"], chosen[level], marker, color=colour, ms=6, label=name)
-        axes.set_xlim(0.9 * part["error"].min(), 1.1 * part["error"].max())
-        axes.axhline(50, color=PAPER, lw=0.8, ls=":")
-        axes.set(
-            xscale="log", xlabel="mean error of normal test images, 1/1000", title=category,
-            ylim=(0, 102),
-        )  # fmt: skip
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
+                panel.plot(chosen["error"], chosen[level], marker, color=colour, ms=5, label=group)
+            panel.axhline(50, color=PAPER, lw=0.8, ls=":")
+            panel.set(xscale="log", title=f"{category}, {level}s")
+            panel.set_xticks((5, 10, 20), ("5", "10", "20"))
+            panel.minorticks_off()
+        axes[0].set_ylim(0, 102)
+        axes[1].set_xlim(0.9 * part["error"].min(), 1.1 * part["error"].max())
         named = part[part["name"] != ""].drop_duplicates("name").sort_values("image")
+        colours = [GROUPS[group][1] for group in named["group"]]
         name_in_margin(
-            axes, named["error"].tolist(), named["image"].tolist(), named["name"].tolist(),
-            [ANOMALOUS] * len(named),
+            axes[0], named["error"].tolist(), named["image"].tolist(), named["name"].tolist(),
+            colours,
         )  # fmt: skip
-    grid[0, 0].set_ylabel(f"AUROC, % (images: {BASE.image_score})")
+    grid[0, 0].set_ylabel(f"AUROC, % ({BASE.image_score})")
+    grid[1, 0].set_ylabel("AUROC, %")
+    figure.supxlabel("mean error of normal test images, 1/1000", fontsize=10)
     if categories:
         figure.legend(
-            *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+            *grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8
         )
     return figure
 
