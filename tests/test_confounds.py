@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from n2n.analysis import confounds
+from n2n.analysis.selection import with_float32
 from n2n.baselines.settings import make_baseline_settings
 from n2n.settings import make_settings
-from tests.records import record, write
+from tests.records import record, small, write
 
 
 def test_detectors_that_learn_nothing(small_study: Path) -> None:
@@ -65,7 +66,11 @@ def test_hidden_defects_of_full_size_runs(small_study: Path) -> None:
     record(small_study, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
     record(small_study, make_settings("improved"), 0.88)
     record(small_study, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
+    record(small_study / "float32", make_settings("replication"), 0.42)
+    record(small_study / "float32", small(), 0.1)  # of another size
     found = confounds.hidden_defects(small_study).set_index("detector")
+    assert found.loc["N2N, as in the tables, float32", "whole"] == pytest.approx(42)
+    found = found.drop(index="N2N, as in the tables, float32")
     assert dict(found["whole"]) == pytest.approx(
         {
             "N2N, as in the tables": 98,
@@ -139,3 +144,6 @@ def test_one_map_for_all_images(tmp_path: Path) -> None:
         ["Metal Plate", "λ = 0.3", "the noise", "0, 1", 90.0, 62.5, 87.5],
         ["Metal Plate", "λ = 0.3", "its mean", "0", 90.0, 25.0, 50.0],
     ]
+    write(tmp_path / "float32", settings, seed=2, by_position={"alone": 0.125, "beyond": 0.875})
+    both = with_float32(confounds.position_table, tmp_path, settings).to_numpy().tolist()
+    assert both[3:] == [["Metal Plate", "λ = 0.3, float32", "the noise", "2", 90.0, 12.5, 87.5]]

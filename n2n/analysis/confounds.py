@@ -189,9 +189,10 @@ def hidden_defects(results: Path) -> pd.DataFrame:
 
 def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
     """Every run at full size of which one score is the method's own, with its `RUN`."""
-    records = find_records(results)
-    names, found = category_names(records), []
+    records, single = find_records(results), own_records(results / "float32")
+    names, found = category_names([*records, *single]), []
     detectors = [(record, _detector(record.settings)) for record in own_records(results)]
+    detectors += [(record, _detector(record.settings) + ", float32") for record in single]
     for name, runs in runs_of_every_method(records).items():
         detectors += [(run, name) for part in runs.values() for run in part if name != "N2N"]
     full = PRESETS["replication"]

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,18 @@ def varied_runs(
         values = operator.attrgetter(*varied)
         found.sort(key=lambda record: (record.key.part, values(record.settings)))
     return [(names[record.key.part], record) for record in found]
+
+
+def with_float32(
+    table: Callable[[Path, Settings], pd.DataFrame], results: Path, base: Settings
+) -> pd.DataFrame:
+    """A table of the runs around ``base``, with those of ``results/float32`` below, named so.
+
+    It is one of `mechanism` or `confounds`, whose second column names the run.
+    """
+    single = table(results / "float32", base)
+    single[single.columns[1]] += ", float32"
+    return pd.concat([table(results, base), single], ignore_index=True)
 
 
 def means_over_seeds(frame: pd.DataFrame, digits: int | None = 1) -> pd.DataFrame:
