@@ -1,0 +1,125 @@
+"""The numbers that README, introduction and findings give by hand, against the records."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from statistics import mean
+
+import pandas as pd
+import pytest
+
+from n2n.analysis import verdicts
+from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
+from n2n.records import Record
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+README, INTRO, FINDINGS = "README.md", "book/intro.md", "book/findings.md"
+
+
+@functools.cache
+def cells() -> pd.DataFrame:
+    return own_measurements(compare_all(ROOT / "results"))
+
+
+def cell(category: str, level: str = "image", column: str = "lambda=0.3") -> pd.Series:
+    found = cells().set_index(["category", "level", "column"])
+    return found.loc[(category, level, column)]
+
+
+def runs(category: str, **chosen: str) -> list[Record]:
+    return list(cell(category, **chosen)["runs"])
+
+
+def by_score(category: str, score: str, **chosen: str) -> float:
+    found = runs(category, **chosen)
+    return 100 * mean(run.content["image_scores"][score]["auroc"] for run in found)
+
+
+def hidden(category: str) -> float:
+    return 100 * mean(run.content["hidden_alike"]["top1%"] for run in runs(category))
+
+
+def listed(values: list[int]) -> str:
+    return f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
+
+
+def found(category: str, **chosen: str) -> str:
+    return listed([called_anomalous(run)[0] for run in runs(category, **chosen)])
+
+
+def agreeing(answer: str) -> str:
+    changes = verdicts.printed_effects(ROOT / "results")
+    return WORDS[int(changes["agrees"].eq(answer).sum())]
+
+
+def text(file: str) -> str:
+    """A page without its line breaks and the targets of its links."""
+    words = re.sub(r"\s+", " ", (ROOT / file).read_text(encoding="utf-8"))
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", words).replace("**", "")
+
+
+@pytest.mark.parametrize(
+    ("category", "levels"),
+    [
+        ("metal_plate", ("image", "pixel")), ("bracket_white", ("image", "pixel")),
+        ("capsules", ("image",)), ("fryum", ("image",)),
+    ],
+)  # fmt: skip
+def test_the_readme_has_what_the_tables_have(category: str, levels: tuple[str, ...]) -> None:
+    name = category.replace("_", " ").title()
+    line = next(row for row in text(README).split("| |") if row.strip(" |").startswith(f"{name}, "))
+    printed, ours = (part.strip() for part in line.strip(" |").split("|")[1:3])
+    of_levels = [cell(category, level) for level in levels]
+    assert printed == ", ".join(f"{row['paper']:.1f}" for row in of_levels)
+    seeds = of_levels[0]["seeds"]
+    assert re.sub(" trainings", "", ours) == (
+        ", ".join(f"{row['ours']:.1f}" for row in of_levels) + f" ({seeds})"
+    )
+
+
+@functools.cache
+def facts() -> dict[str, str]:
+    return {
+        "plates": found("metal_plate"),
+        "plates without noise": found("metal_plate", column="lambda=0"),
+        "capsules": found("capsules"),
+        "agree": agreeing("yes"),
+        "do not": agreeing("no"),
+        "maximum": f"{by_score('capsules', 'max'):.0f}",
+        "mean": f"{by_score('capsules', 'mean'):.0f}",
+        "capsules hidden": f"{hidden('capsules'):.0f}",
+        "fryum hidden": f"{hidden('fryum'):.0f}",
+        "attention": f"{cell('metal_plate')['ours']:.0f}",
+        "no attention": f"{cell('metal_plate', column='without attention')['ours']:.0f}",
+        "mean without noise": f"{by_score('metal_plate', 'mean', column='lambda=0'):.0f}",
+        "maximum without noise": f"{by_score('metal_plate', 'max', column='lambda=0'):.0f}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sentence", "files"),
+    [
+        ("find {plates} of 71 bad plates", [README]),
+        ("find {plates} of its 71 bad plates", [INTRO]),
+        ("find {plates} of the 71 bad plates", [FINDINGS]),
+        ("Without it {plates without noise} plates", [FINDINGS]),
+        ("finds {capsules} of the 100 bad ones", [FINDINGS]),
+        ("{agree} agree with ours, {do not} do not", [README, FINDINGS]),
+        ("{maximum} by the maximum", [README, FINDINGS]),
+        ("By the maximum of the map it is {maximum}, by the mean {mean}.", [INTRO]),
+        ("{mean} by its mean", [README]),
+        ("{mean} by the mean", [FINDINGS]),
+        ("{capsules hidden} with the defects hidden", [README]),
+        ("{capsules hidden} % remain", [INTRO, FINDINGS]),
+        ("{fryum hidden} with the defects hidden", [README]),
+        ("from {attention} to {no attention} %", [INTRO, FINDINGS]),
+        ("{mean without noise} % and the maximum {maximum without noise}", [FINDINGS]),
+        ("{mean without noise} % and the largest value {maximum without noise}", [INTRO]),
+    ],
+)
+def test_a_sentence_has_the_numbers_of_the_records(sentence: str, files: list[str]) -> None:
+    for file in files:
+        assert sentence.format(**facts()) in text(file), file
