@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     options, device = parse(parser)
-    half = choose_precision("auto", device)
+    half = choose_precision("auto", device, training=False)
     if device.type == "cpu":
         keep_freed_memory()
     base = make_settings("replication", image_size=options.size)

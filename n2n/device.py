@@ -47,7 +47,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(name: str, device: torch.device, *, training: bool = True) -> torch.dtype:
     """The type of the network's convolutions: 'float32', 'bfloat16', 'float16' or 'auto'.
 
-    'auto' is bfloat16 where the device multiplies it in hardware. Weights, optimiser, loss and
+    'auto' is float32 for a training, which bfloat16 can lead astray (decision D49), and for
+    detection bfloat16 where the device multiplies it in hardware. Weights, optimiser, loss and
     maps are float32 in any case. float16 has three bits more than bfloat16 and is for detection
     alone, as small gradients would vanish in it.
 
@@ -58,7 +59,7 @@ def choose_precision(name: str, device: torch.device, *, training: bool = True) 
     if name == "float16" and not training:
         return torch.float16
     if name == "auto":
-        return torch.bfloat16 if _has_bf16(device) else torch.float32
+        return torch.bfloat16 if not training and _has_bf16(device) else torch.float32
     if name not in ("float32", "bfloat16"):
         choices = "auto, float32 or bfloat16" if training else "float32, float16, bfloat16 or auto"
         raise N2NError(f"There is no precision {name!r} here; choose {choices}.")

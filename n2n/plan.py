@@ -56,8 +56,8 @@ class Run:
         trace: of our method: measure detection after each so many epochs, and after the first, the
             second and the last planned one, and write ``trace.csv``;
             0 does not. It is a diagnostic: no checkpoint and no setting is chosen by it.
-        precision: of the training, one of `PRECISIONS`; 'auto' is the device's choice for our
-            method, and float32, as their own code has it, for the others.
+        precision: of the training, one of `PRECISIONS`; 'auto' is float32, and takes a record of
+            another for done.
         weights: of a baseline: torchvision's file for the backbone, DRAEM's folder of textures;
             what is embedded needs none.
     """

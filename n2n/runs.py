@@ -57,9 +57,7 @@ def make_record(
     if data is None:
         raise no_record(key, results)
     where = choose_device(device)
-    theirs = isinstance(run.settings, BaselineSettings)
-    asked = "float32" if theirs and run.precision == "auto" else run.precision
-    precision = choose_precision(asked, where)
+    precision = choose_precision(run.precision, where)
     run = dataclasses.replace(run, precision=str(precision).removeprefix("torch."))
     with only_one(key, results):
         if record := finished(key, results):  # by another process, just now

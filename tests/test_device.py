@@ -96,23 +96,24 @@ def test_float32_is_float32_within_and_as_it_was_after() -> None:
         ({"neon": True, "bf16": False}, torch.float32),
     ],
 )
-def test_a_cpu_trains_in_what_it_multiplies(
+def test_a_cpu_detects_in_what_it_multiplies(
     capabilities: dict[str, bool], precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_precision("auto", torch.device("cpu")) == precision
-    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+    assert choose_precision("auto", torch.device("cpu"), training=False) == precision
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32
 
 
 def test_a_gpu_that_is_too_old_for_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert choose_precision("auto", gpu) == torch.float32
+    assert choose_precision("auto", gpu, training=False) == torch.float32
     with pytest.raises(N2NError, match="cannot compute in bfloat16; choose --precision float32"):
         choose_precision("bfloat16", gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert choose_precision("auto", gpu) == choose_precision("bfloat16", gpu) == torch.bfloat16
+    assert choose_precision("auto", gpu, training=False) == torch.bfloat16
+    assert choose_precision("bfloat16", gpu) == torch.bfloat16
 
 
 @pytest.mark.parametrize(
