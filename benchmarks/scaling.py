@@ -33,7 +33,7 @@ from benchmarks.common import (
     write_table,
 )
 from n2n.analysis.figures import NORMAL, style
-from n2n.device import choose_precision, keep_freed_memory
+from n2n.device import keep_freed_memory
 from n2n.settings import make_settings
 from n2n.training import train, train_step
 
@@ -46,19 +46,19 @@ SWEEPS = {
 }
 RUNS = {"cpu": (1, 2), "cuda": (1, 2, 4, 8)}
 ROOT = Path(__file__).parent.parent
+PRECISION = torch.float32  # that of a training, where nothing else is asked for
 
 
 def measure(changes: dict[str, int], device: torch.device, repeats: int) -> dict[str, float]:
     """Median seconds of a step of random images after two to warm up, and the peak of memory."""
     settings = make_settings("replication", **(BASE | changes))
-    dtype = choose_precision("auto", device)
     marks: list[float] = []
 
     def steps() -> None:
         parts = training(settings, device)
         for _ in range(repeats + 2):
             marks.append(now(device))
-            train_step(*parts, settings, dtype)
+            train_step(*parts, settings, PRECISION)
         marks.append(now(device))
 
     peak = peak_mib(steps, device)
@@ -74,7 +74,7 @@ def measure_epoch(images: int, device: torch.device) -> dict[str, float]:
 
     def epochs() -> None:
         train(
-            pixels, settings, 0, device, choose_precision("auto", device),
+            pixels, settings, 0, device, PRECISION,
             compile_network=device.type == "cuda", progress=False,
             after_epoch=lambda *_: marks.append(now(device)),
         )  # fmt: skip
@@ -86,16 +86,15 @@ def measure_epoch(images: int, device: torch.device) -> dict[str, float]:
 def steps_within(seconds: float, device: torch.device) -> int:
     """Steps of one of several runs; it waits for a line on stdin before it begins to count."""
     settings = make_settings("replication", **BASE)
-    dtype = choose_precision("auto", device)
     parts = training(settings, device)
     for _ in range(2):
-        train_step(*parts, settings, dtype)
+        train_step(*parts, settings, PRECISION)
     now(device)
     print("ready", flush=True)
     sys.stdin.readline()
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        train_step(*parts, settings, dtype)
+        train_step(*parts, settings, PRECISION)
         now(device)  # waits, or steps would be counted before they are done
         steps += 1
     return steps
@@ -205,13 +204,12 @@ def main() -> None:
         }
         for runs, rate in rates.items()
     ]
-    precision = str(choose_precision("auto", device)).removeprefix("torch.")
     write_table(
         f"scaling_{name_of(device)}",
         "Training at other sizes",
         "One is varied, the others stay at {image_size}x{image_size} pixels, width {width}, batch "
         "{batch_size}; ".format(**BASE)
-        + f"{precision}; medians over {options.repeats} steps after two to warm up. 'images' is "
+        + f"float32; medians over {options.repeats} steps after two to warm up. 'images' is "
         "the number of training images, and its times are those of a whole epoch with its "
         "validation. The peak is on top of the loaded program: weights, optimiser, images and "
         "activations. One thread is timed by its own processor time, but runs at once share the "

@@ -148,7 +148,7 @@ def check(root: Path) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--precision", default="auto", show_default=True,
-    help="Of the training: auto, float32, bfloat16. Scores are always float32.",
+    help="Of the training: auto (float32), float32, bfloat16. Scores are always float32.",
 )  # fmt: skip
 @click.option(
     "--compile/--no-compile",
