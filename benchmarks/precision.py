@@ -1,7 +1,8 @@
 """What half precision does to the numbers: ``python -m benchmarks.precision``.
 
-Two tables. Scoring: every run of N2N whose weights are on this machine detects its test images in
-float32, in float16 and in bfloat16 (``N2N_DATA`` names the images). Training: the runs of
+Three tables. Scoring: every run of N2N whose weights are on this machine detects its test images in
+float32, in float16 and in bfloat16 (``N2N_DATA`` names the images). Gradients: what those networks,
+and untrained ones, would learn from a few batches in bfloat16 and in float32. Training: the runs of
 ``studies/precision.yaml``, made in float32, beside the same runs of ``studies/sensitivity.yaml``.
 """
 
@@ -11,31 +12,47 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from scipy import stats
 
 from benchmarks.common import name_of, now, parse, provenance, write_table
-from n2n.analysis.panels import at_hand
+from n2n.analysis.panels import AtHand, at_hand
 from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.detection import detect
 from n2n.measurement import aurocs
-from n2n.records import find_records
+from n2n.records import Record, find_records
 from n2n.settings import PRESETS, changes
+from n2n.training import build_network, train_step
 
 REPLICATION = PRESETS["replication"]
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+BATCHES = 5
 
 
-def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
-    """A row for each run and half precision: the change of each AUROC, and the seconds."""
+def runs_at_hand(
+    results: Path, root: Path, device: torch.device
+) -> Iterator[tuple[str, Record, AtHand]]:
+    """The runs of N2N whose weights and images are there, by name."""
     for record in find_records(results):
         if record.key.method != "n2n":
             continue
         run = at_hand(record, root, results, str(device))
         if isinstance(run, str):  # no weights, or other images
             continue
+        changed = changes(run.settings, REPLICATION)
+        name = (
+            f"{record.key.category.replace('_', ' ')}, "
+            f"{variant_label(changed) if changed else 'replication'}, seed {record.key.seed}"
+        )
+        yield name, record, run
+
+
+def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
+    """A row for each run and half precision: the change of each AUROC, and the seconds."""
+    for name_of_run, _, run in runs_at_hand(results, root, device):
         found, seconds = {}, {}
         for precision in (torch.float32, *HALVES.values()):
             began = now(device)
@@ -45,11 +62,6 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
             )  # fmt: skip
             seconds[precision] = now(device) - began
             found[precision] = aurocs(run.images, detected)
-        changed = changes(run.settings, REPLICATION)
-        name_of_run = (
-            f"{record.key.category.replace('_', ' ')}, "
-            f"{variant_label(changed) if changed else 'replication'}, seed {record.key.seed}"
-        )
         for name, half in HALVES.items():
             change = {
                 key: 100 * (found[half][key] - found[torch.float32][key]) for key in found[half]
@@ -62,6 +74,38 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
                 "pixel, change": f"{pixel:+.3f}",
                 "by other image scores, at most": f"{max(map(abs, change.values())):.3f}",
                 "float32's time / its time": f"{seconds[torch.float32] / seconds[half]:.1f}",
+            }
+
+
+def gradients(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
+    """A row for each run, before and after its training: how far bfloat16 turns the gradient."""
+    for name, record, run in runs_at_hand(results, root, device):
+        batch = run.settings.batch_size
+        batches = list(run.images.train.to(device).split(batch)[:BATCHES])
+        networks = {
+            "untrained": build_network(run.settings, record.key.seed, device),
+            "trained": run.network,
+        }
+        for state, network in networks.items():
+            network.train()
+            still = torch.optim.SGD(network.parameters(), lr=0.0)  # its step changes nothing
+            errors, cosines = [], []
+            for seed, images in enumerate(batches):
+                found = {}
+                for precision in (torch.float32, torch.bfloat16):
+                    noise = torch.Generator(device).manual_seed(seed)
+                    train_step(network, still, images, noise, run.settings, precision)
+                    parts = [w.grad.flatten() for w in network.parameters() if w.grad is not None]
+                    found[precision] = torch.cat(parts).double()
+                exact, coarse = found.values()
+                errors.append(float((coarse - exact).norm() / exact.norm()))
+                cosines.append(float(exact @ coarse / exact.norm() / coarse.norm()))
+            yield {
+                "run": name,
+                "network": state,
+                "relative error, median": f"{100 * median(errors):.1f} %",
+                "largest": f"{100 * max(errors):.1f} %",
+                "least cosine": f"{min(cosines):.3f}",
             }
 
 
@@ -112,7 +156,17 @@ def main() -> None:
             provenance(device),
         )
     else:
-        print("No weights or no N2N_DATA here: scoring is not compared.")
+        print("No weights or no N2N_DATA here: scoring is not compared, nor are gradients.")
+    if rows := list(gradients(options.results, Path(root), device)) if root else []:
+        write_table(
+            f"precision_gradients_{name_of(device)}",
+            "Gradients in half precision",
+            "The gradient of Eq. (9) by all weights in bfloat16 less that in float32, as a share "
+            f"of the latter, and the cosine of the two; {BATCHES} batches of the run's training "
+            "images, under the same noise.",
+            rows,
+            provenance(device),
+        )
     if rows := list(training(options.results, options.float32)):
         write_table(
             "precision_training",
