@@ -234,10 +234,9 @@ def quality_figure(results: Path) -> Figure:
     frame = pd.DataFrame(rows, columns=["category", "group", "name", "error", "image", "pixel"])
     several = frame.groupby("category")["image"].transform("size") > 1
     categories = list(dict.fromkeys(frame[several]["category"]))
-    size = (5 * max(len(categories), 1), 5.4)
-    figure, grid = new_figure(
-        2, max(len(categories), 1), size, sharex="col", height_ratios=(1.7, 1)
-    )
+    columns = max(len(categories), 1)
+    size = (5 * columns, 5.4)
+    figure, grid = new_figure(2, columns, size, sharex="col", height_ratios=(1.7, 1))
     for axes, category in zip(grid.T, categories, strict=False):
         part = frame[frame["category"] == category]
         for level, panel in zip(("image", "pixel"), axes, strict=True):
