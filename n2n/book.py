@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n import demo_data
-from n2n.analysis import confounds, figures, verdicts
+from n2n.analysis import confounds, figures, mechanism, verdicts
 from n2n.analysis.selection import matching_records
 from n2n.analysis.tables import compare_all, write_tables
 from n2n.data import find_categories
@@ -125,6 +125,7 @@ def build_book(results: Path) -> Path:
     drawn = {  # of notebooks, for pages that are none
         "differences": verdicts.printed_effects_figure(verdicts.printed_effects(results)),
         "shortcuts": confounds.slopes_figure(confounds.hidden_defects(results)),
+        "shrinkage": mechanism.shrinkage_figure(),
     }
     figures.write(drawn, EXECUTED)
     say("building the book")

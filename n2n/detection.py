@@ -40,8 +40,8 @@ class Expected:
 def expected_error(maps: Tensor) -> Expected:
     """The mean and the deviation of the anomaly maps (N, S, S) of normal training images.
 
-    Not in the paper. Edges and hooks are hard to restore in every image, so the largest error of
-    an image often says nothing about it. Both are smoothed by a Gaussian of a 64th of the side,
+    Not in the paper. Edges and hooks are hard to reconstruct in every image, so the largest error
+    of an image often says nothing about it. Both are smoothed by a Gaussian of a 64th of the side,
     since parts do not lie in the same place to the pixel; the mean deviation is added to each, so
     that where all normal images agree a trifle does not count as an anomaly.
     """

@@ -130,7 +130,7 @@ def reconstruction_errors(images: Category, detected: Detection) -> dict[str, di
     """Mean error where images are defective, elsewhere in them, and in normal images.
 
     Eq. (9), and the absolute error of a reconstruction on [0, 1]. If the noise kept defects from
-    being restored, the error would be far larger inside the masks than elsewhere.
+    being copied, the error would be far larger inside the masks than elsewhere.
     """
     absolute = (detected.reconstructions.float() - images.test.float()).abs().mean(1) / 255
     beside = images.labels[:, None, None] & ~images.masks
@@ -245,7 +245,7 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
     With a defect d on a normal image x, the reconstruction r(x + d) differs from r(x) by what of d
     passes the network. Its share is the least-squares one, ``sum(d (r(x + d) - r(x))) / sum(d^2)``
     over all pixels of all defects of the kind. A network that puts normal surface in the place of
-    a defect lets none of it pass, and so does one that restores nothing at all; one that copies
+    a defect lets none of it pass, and so does one that reconstructs nothing at all; one that copies
     its input lets all of it pass. It may be below 0 or above 1. NaN where a kind's defects change
     no pixel.
 
@@ -268,8 +268,8 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
 def by_position(images: Category, maps: Tensor, normal: Tensor) -> dict[str, float]:
     """Pixel-level AUROC of what is the same in every map, and of what an image adds to it.
 
-    A network restores some places worse than others in every image, and the defects of a part lie
-    on the part. ``alone``: every test image gets the mean map of held-out normal images, which
+    A network reconstructs some places worse than others in every image, and the defects of a part
+    lie on the part. ``alone``: every test image gets the mean map of held-out normal images, which
     knows nothing of it. ``beyond``: that mean is subtracted from the image's own map.
 
     Args:

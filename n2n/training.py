@@ -254,7 +254,7 @@ def train_step(
     settings: Settings,
     precision: torch.dtype,
 ) -> Tensor:
-    """Corrupt a batch, restore it, and follow the gradient of Eq. (9) once.
+    """Corrupt a batch, reconstruct it, and follow the gradient of Eq. (9) once.
 
     On a GPU the host waits for nothing in here.
 

@@ -9,10 +9,15 @@ from statistics import mean
 
 import pandas as pd
 import pytest
+import torch
 
-from n2n.analysis import verdicts
+from n2n.analysis import mechanism, verdicts
 from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
+from n2n.corruption import normalise, to_unit
+from n2n.demo_data import draw
+from n2n.loss import error_map, gaussian_filter
 from n2n.records import Record
+from n2n.settings import make_settings
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -125,3 +130,30 @@ def facts() -> dict[str, str]:
 def test_a_sentence_has_the_numbers_of_the_records(sentence: str, files: list[str]) -> None:
     for file in files:
         assert sentence.format(**facts()) in text(file), file
+
+
+def test_the_method_page_has_what_the_map_reacts_to() -> None:
+    side, line = 256, slice(113, 143)
+    plate = torch.from_numpy(draw("plate", (0, 0, 0, 0), side)[0]).movedim(-1, 0)
+    clean = normalise(plate[None])
+    crossed = clean.clone()
+    crossed[..., side // 2, line] -= 2 * 0.05
+    copies = {
+        "a tenth darker": clean - 2 * 0.1,
+        "moved by a pixel": clean.roll(1, dims=3),
+        "softened, σ = 1 pixel": gaussian_filter(clean, 1.0, "reflect"),
+        "crossed by a line a pixel wide, 0.05 darker": crossed,
+    }
+    for name, copy in copies.items():
+        plain = (to_unit(copy) - to_unit(clean)).abs().mean(1)
+        of_eq9 = error_map(copy, clean, make_settings("replication"))
+        values = [f"{of.mean():.3f} | {of.max():.2f}" for of in (plain, of_eq9)]
+        assert f"| {name} | {' | '.join(values)} |" in text("book/method.md")
+
+
+def test_the_method_page_has_the_shares_that_come_back() -> None:
+    for side, name in ((1, "a pixel"), (3, "3×3"), (30, "30×30")):
+        grey = 255 / 2 * 0.5 * 0.3 / 0.7 / side
+        share = 100 * float(mechanism.shrinkage(side, 0.3))
+        row = f"| {name} | {grey:.{1 if grey < 1 else 0}f} | {share:.{1 if share > 99 else 0}f} % |"
+        assert row in text("book/method.md")

@@ -1,4 +1,4 @@
-"""What the noise and the restoration of normal surface do to the detection.
+"""What the noise and the reconstruction of normal surface do to the detection.
 
 All from run records; the small study's runs are those of `n2n.analysis.sensitivity`.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, name_in_margin, new_figure
 from n2n.analysis.selection import (
@@ -41,9 +43,46 @@ NAMED = (
     {"augmentation"}, {"c1", "c2"},
 )  # fmt: skip
 GROUPS = {  # of the trainings there, with marker and colour
-    "as the base": ("o", NORMAL), "other noise": ("s", OURS), "another network": ("X", ANOMALOUS),
-    "another loss": ("^", PAPER),
+    "the base": ("*", "black"), "other training or width": ("o", NORMAL),
+    "other noise": ("s", OURS), "another network": ("X", ANOMALOUS), "another loss": ("^", PAPER),
 }  # fmt: skip
+
+COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.6)
+SCATTER = 0.1  # of normal means about what is expected, on [-1, 1]; in `shrinkage_figure`
+
+
+def shrinkage(side: ArrayLike, noise: float, scatter: float = SCATTER) -> np.ndarray:
+    """The share of a deviation from the expected that the best linear guess keeps.
+
+    An area of so many pixels a ``side``, whose mean scatters by ``scatter``, is seen under noise of
+    deviation 0.5 on each pixel, blended in by Eq. (1) with the coefficient ``noise``. The guess of
+    the least squared error keeps ``s^2 / (s^2 + n^2 / side^2)``, where n is the deviation of the
+    noise on the undimmed image (Wiener's filter; not in the paper).
+    """
+    deviation = 0.5 * noise / (1 - noise) / np.asarray(side, float)
+    return scatter**2 / (scatter**2 + deviation**2)
+
+
+def shrinkage_figure() -> Figure:
+    """`shrinkage` over the side of the area, for several coefficients."""
+    sides = np.geomspace(1, 30, 100)
+    figure, ((axes,),) = new_figure(1, 1, (6.5, 3.2))
+    colours = sns.color_palette("viridis", len(COEFFICIENTS))
+    for noise, colour in zip(COEFFICIENTS, colours, strict=True):
+        share = 100 * shrinkage(sides, noise)
+        axes.plot(sides, share, color=colour, lw=2.5 if noise == BASE.noise else 1.5)
+        # Each name at its own height of the curve, so that none hides another
+        at = int(np.abs(share - 50).argmin())
+        axes.annotate(
+            f"λ = {noise:g}", (sides[at], share[at]), (6, -4), textcoords="offset points",
+            color=colour, fontsize=9,
+        )  # fmt: skip
+    axes.set(
+        xscale="log", ylim=(0, 102), xlabel="side of the area, pixels", ylabel="comes back, %",
+        xticks=(1, 3, 10, 30), xticklabels=("1", "3", "10", "30"),
+    )  # fmt: skip
+    axes.minorticks_off()
+    return figure
 
 
 def mechanism_table(results: Path, base: Settings = BASE, varied: str = "λ") -> pd.DataFrame:
@@ -206,7 +245,7 @@ def _value(settings: Settings, varied: str) -> object:
 
 
 def quality_figure(results: Path) -> Figure:
-    """Detection over how well normal images are restored: a point per training of the small study.
+    """Detection over how well normal images are reconstructed: a point per training, small study.
 
     A column of panels per category, with the images above, where some changes are named.
     Runs that differ from another in the use of the network alone are left out, and so are images
@@ -242,7 +281,10 @@ def quality_figure(results: Path) -> Figure:
         for level, panel in zip(("image", "pixel"), axes, strict=True):
             for group, (marker, colour) in GROUPS.items():
                 chosen = part[part["group"] == group]
-                panel.plot(chosen["error"], chosen[level], marker, color=colour, ms=5, label=group)
+                large = 9 if marker == "*" else 5
+                panel.plot(
+                    chosen["error"], chosen[level], marker, color=colour, ms=large, label=group
+                )
             panel.axhline(50, color=PAPER, lw=0.8, ls=":")
             panel.set(xscale="log", title=f"{category}, {level}s")
             panel.set_xticks((5, 10, 20), ("5", "10", "20"))
@@ -273,4 +315,4 @@ def _group(changed: dict[str, object]) -> str:
         return "another network"
     if changed.keys() & {"alpha", "sigmas", "c1", "c2", "border", "loss_range"}:
         return "another loss"
-    return "as the base"
+    return "other training or width" if changed else "the base"

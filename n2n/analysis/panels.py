@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from n2n.analysis.figures import new_figure
+from n2n.analysis.mechanism import SHOWN
 from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
 from n2n.detection import Expected, detect
@@ -25,6 +26,7 @@ from n2n.synthetic import KINDS
 from n2n.training import split_validation
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
+AMPLIFIED = 3  # the differences of `passed_panels`, which are faint
 
 
 class AtHand(NamedTuple):
@@ -193,15 +195,21 @@ def passed_panels(run: AtHand) -> Figure:
     seen = development.test[[0, *first]]  # the image without a defect, and with each
     noisy = _corrupted(seen, run)
     painted = detect(run.network, seen, run.settings, run.device, progress=False).reconstructions
-    passed = (0.5 + (painted[1:].float() - painted[:1]) / 255).clamp(0, 1)
+    drawn, passed = (
+        (0.5 + AMPLIFIED * (shown[1:].float() - shown[:1]) / 255).clamp(0, 1)
+        for shown in (seen, painted)
+    )
     shares = run.record.content.get("passed_defects", {})
-    names = [f"{kind}: {shares[kind]:.0%}" if kind in shares else kind for kind in KINDS]
+    names = [SHOWN[kind] + (f": {shares[kind]:.0%}" if kind in shares else "") for kind in KINDS]
     titles = (
-        "normal image", "with a defect", "what the network gets", "what it paints", "what passes"
+        "normal image", "with a defect", "what the network gets", "what it paints",
+        f"the defect, {AMPLIFIED} times", f"what passes, {AMPLIFIED} times",
     )  # fmt: skip
-    figure, grid = _grid(names, titles, 2)
+    figure, grid = _grid(names, titles, 1.7)
     for row in range(len(KINDS)):
-        pictures = (seen[0], seen[row + 1], noisy[row + 1], painted[row + 1], passed[row])
+        pictures = (
+            seen[0], seen[row + 1], noisy[row + 1], painted[row + 1], drawn[row], passed[row]
+        )  # fmt: skip
         for axes, picture in zip(grid[row], pictures, strict=True):
             axes.imshow(_hwc(picture))
     return figure
