@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from n2n import demo_data
-from n2n.analysis import confounds, figures, mechanism, verdicts
+from n2n.analysis import confounds, figures, mechanism, panels, verdicts
 from n2n.analysis.selection import matching_records
 from n2n.analysis.tables import compare_all, write_tables
 from n2n.data import find_categories
@@ -122,10 +122,12 @@ def build_book(results: Path) -> Path:
     """
     write_tables(compare_all(results), EXECUTED)
     figures.style()
-    drawn = {  # of notebooks, for pages that are none
+    drawn = {  # for pages that are no notebooks
         "differences": verdicts.printed_effects_figure(verdicts.printed_effects(results)),
         "shortcuts": confounds.slopes_figure(confounds.hidden_defects(results)),
         "shrinkage": mechanism.shrinkage_figure(),
+        "example": figures.worked_example(),
+        "parts": panels.drawn_parts(),
     }
     figures.write(drawn, EXECUTED)
     say("building the book")

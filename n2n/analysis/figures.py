@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from n2n.baselines.settings import FAMILIES
 from n2n.files import write_whole
-from n2n.metrics import roc_curve
+from n2n.metrics import image_metrics, roc_curve
 from n2n.paper import label
 from n2n.records import Record
 
@@ -99,6 +99,31 @@ def roc_curves(scores: pd.DataFrame, column: str, pixel_roc: pd.DataFrame, title
     axes.plot([0, 1], [0, 1], color=PAPER, linestyle=":", linewidth=1)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate", title=title, aspect="equal")
     axes.legend(loc="lower right")
+    return figure
+
+
+def worked_example() -> Figure:
+    """Six scores, the ROC curve and precision over recall; the example of the page on metrics."""
+    good, bad = (0.2, 0.3, 0.5), (0.3, 0.4, 0.6)
+    scores, labels = np.array([*good, *bad]), np.repeat([False, True], (len(good), len(bad)))
+    figure, ((row, roc, precision),) = new_figure(1, 3, (10, 3.1), width_ratios=(1.3, 1, 1))
+    row.plot(good, np.zeros(len(good)), "o", color=NORMAL, ms=10)
+    row.plot(bad, np.ones(len(bad)), "o", color=ANOMALOUS, ms=10)
+    row.set_yticks((0, 1), ("good", "bad"))
+    row.set(xlabel="image score", xlim=(0.1, 0.7), ylim=(-0.7, 1.7), title="six images")
+    found = image_metrics(scores, labels)
+    roc.plot(*roc_curve(scores, labels), color=ANOMALOUS)
+    roc.fill_between(*roc_curve(scores, labels), color=ANOMALOUS, alpha=0.15)
+    roc.plot([0, 1], [0, 1], color=PAPER, linestyle=":", linewidth=1)
+    roc.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    roc.set_title(f"AUROC {100 * found['auroc']:.0f} %")
+    flagged = [scores >= threshold for threshold in np.unique(scores)[::-1]]
+    recall = [0.0] + [float(labels[above].sum() / labels.sum()) for above in flagged]
+    right = [float(labels[above].mean()) for above in flagged]
+    precision.plot(recall[1:], right, "o", color=NORMAL)
+    precision.stairs(right, recall, fill=True, color=NORMAL, alpha=0.15)
+    precision.set(xlabel="recall", ylabel="precision", xlim=(0, 1.05), ylim=(0, 1.05))
+    precision.set_title(f"average precision {100 * found['ap']:.0f} %")
     return figure
 
 

@@ -15,6 +15,7 @@ from n2n.analysis.figures import new_figure
 from n2n.analysis.mechanism import SHOWN
 from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
 from n2n.data import Category, load_category
+from n2n.demo_data import CATEGORIES, DEFECTS, draw
 from n2n.detection import Expected, detect
 from n2n.device import choose_device
 from n2n.experiment import load_network
@@ -164,6 +165,19 @@ def pictures(
                 axes.imshow(_hwc(image))
             else:
                 axes.imshow(image.numpy(), cmap="magma", **limits)
+    return figure
+
+
+def drawn_parts(side: int = 96) -> Figure:
+    """The parts of the demonstration data, without a defect and with each kind, masks outlined."""
+    figure, grid = _grid(CATEGORIES, [""] * 6, 1.6)
+    for split, (axes_row, part) in enumerate(zip(grid, CATEGORIES, strict=True)):
+        for axes, defect in zip(axes_row, ("", *DEFECTS[part]), strict=True):
+            image, mask = draw(part, (0, split, 1, 0), side, defect)
+            axes.imshow(image, interpolation="none")  # not enlarged in an SVG
+            if defect:
+                axes.contour(mask, [127], colors="white", linewidths=0.8)
+            axes.set_title(defect.replace("_", " ") or "good", fontsize=9)
     return figure
 
 
