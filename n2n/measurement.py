@@ -186,8 +186,10 @@ def hidden_alike(
     The AUROC is the share of the pairs of a normal and an anomalous image in which the anomalous
     one has the larger score (half of the ties). Here the two scores of a pair come from the same
     pixels, those outside the anomalous one's grown mask, so that 0.5 is what a detector reaches
-    that sees nothing but the defects. None as in `hidden_defects`; so are the arguments, but that
-    masks may be grown by another part of the side than a sixteenth.
+    that sees nothing but the defects. What sees edges, too, may come to less: a mask that follows
+    its part covers this part's edges, and leaves some of parts that hang otherwise. None as in
+    `hidden_defects`; so are the arguments, but that masks may be grown by another part of the side
+    than a sixteenth.
     """
     normal = maps[~images.labels]
     shares: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}

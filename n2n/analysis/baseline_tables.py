@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from n2n.analysis.selection import category_names, matching_records
+from n2n.analysis.selection import category_names, matching_records, runs_of_every_method
 from n2n.analysis.tables import mean_interval, verdict
 from n2n.baselines.settings import METHODS, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records
-from n2n.settings import PRESETS
+from n2n.settings import IMAGE_SCORES, PRESETS
 
 
 def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
@@ -109,6 +109,26 @@ def _peak(records: Iterable[Record]) -> str:
     own = all(origin.get("peak_memory_of") == "this run" for origin in origins)
     bound = "" if own else "≤ "
     return f"{bound}{max(origin['peak_memory_mib'] for origin in origins):.0f}"
+
+
+def by_every_score(results: Path) -> pd.DataFrame:
+    """Every detector's image-level AUROC (percent) by each image score of its maps, as text.
+
+    A row for each one of `n2n.analysis.selection.runs_of_every_method` but the numbers of an image,
+    and a column for each part: by the maximum / the mean / the top 1 %, means over the seeds.
+    """
+    records = find_records(results)
+    names, rows = category_names(records), []
+    for method, parts in runs_of_every_method(records).items():
+        row = {"method": method}
+        for part, found in parts.items():
+            if found[0].key.method != "image-mean":  # of which more is not worse
+                scores = [
+                    [run.content["image_scores"][s]["auroc"] for run in found] for s in IMAGE_SCORES
+                ]
+                row[names[part]] = " / ".join(f"{100 * np.mean(values):.1f}" for values in scores)
+        rows.append(row)
+    return pd.DataFrame([row for row in rows if len(row) > 1]).fillna("")
 
 
 def costs(results: Path) -> pd.DataFrame:

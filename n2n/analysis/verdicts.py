@@ -119,6 +119,7 @@ def printed_effects(results: Path) -> pd.DataFrame:
     of `n2n.analysis.effects.fit`, of n and m seeds, with luck s. A further pair of trainings, which
     the paper's may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``, here from
     'low' to 'high'. As in the tables, one of more than ten points agrees with too much to tell.
+    'no change' judges an effect of zero by the same rule: what it agrees with, too, says little.
     """
     runs = study_runs(results, PRESETS["replication"])
     fits = {place: effects.fit(data) for place, data in runs.groupby(["category", "level"])}
@@ -137,7 +138,7 @@ def printed_effects(results: Path) -> pd.DataFrame:
             reach = effects.half_width(further, found.degrees)
             low, high = effect - reach, effect + reach
             printed = round(float(cell.value) - base, 2)
-            agrees = "too wide to tell" if high - low > WIDE else "yes"
+            inside = "too wide to tell" if high - low > WIDE else "yes"
             rows.append(
                 {
                     "table": f"Table {table}",
@@ -148,7 +149,8 @@ def printed_effects(results: Path) -> pd.DataFrame:
                     "ours": effect,
                     "low": low,
                     "high": high,
-                    "agrees": agrees if low <= printed <= high else "no",
+                    "agrees": inside if low <= printed <= high else "no",
+                    "no change": inside if low <= 0 <= high else "no",
                 }
             )
     order = ["table", "change", "level"]
@@ -166,7 +168,8 @@ def printed_effects_table(found: pd.DataFrame) -> pd.DataFrame:
         "a further pair": [f"{low:+.1f} to {high:+.1f}" for low, high in reach],
     }
     names = ["table", "category", "level", "change"]
-    return found[names].assign(**texts, agrees=found["agrees"])
+    judged = {"agrees": found["agrees"], "would no change": found["no change"]}
+    return found[names].assign(**texts, **judged)
 
 
 def printed_effects_figure(found: pd.DataFrame) -> Figure:
@@ -221,29 +224,31 @@ def above_every_good(results: Path) -> pd.DataFrame:
 
 
 def by_score(results: Path) -> pd.DataFrame:
-    """Each image-level cell of ours that was run in full, judged by every image score.
+    """Each image-level cell of ours, judged by every image score.
 
     The paper names none. Values in percent; the last row counts the cells that are reproduced.
     """
     cells = own_measurements(compare_all(results))
-    cells = cells[cells["level"].eq("image") & ~cells["short"]]
+    cells = cells[cells["level"].eq("image")]
     rows, passed = [], dict.fromkeys(IMAGE_SCORES, 0)
     for cell in cells.itertuples():
         row = {
             "category": label(str(cell.category)),
             "cell": label(str(cell.column)),
             "printed": cell.printed,
+            "epochs": cell.epochs,
         }
         for score in IMAGE_SCORES:
             found = [run.content["image_scores"][score]["auroc"] for run in cell.runs]
             ours = 100 * float(np.mean(found))
             low, high = 100 * np.mean([_interval(run, score) for run in cell.runs], axis=0)
-            judged = verdict(cell.paper, ours, low, high)
+            judged = verdict(cell.paper, ours, low, high, cell.short)
             passed[score] += judged == "reproduced"
             row[score] = f"{ours:.1f} ({low:.1f} to {high:.1f}), {judged}"
         rows.append(row)
     last = {name: f"{count} of {len(rows)} reproduced" for name, count in passed.items()}
-    return pd.DataFrame([*rows, {"category": "", "cell": "", "printed": ""} | last])
+    first = dict.fromkeys(("category", "cell", "printed", "epochs"), "")
+    return pd.DataFrame([*rows, first | last])
 
 
 def _interval(record: Record, score: str) -> tuple[float, float]:
