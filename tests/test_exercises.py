@@ -94,8 +94,8 @@ def test_copying_has_a_row_for_each_noise(tmp_path: Path) -> None:
             )  # fmt: skip
     write(tmp_path, make_settings("demo", width=8), dataset="demo", category="plate")
     assert copying(tmp_path).to_numpy().tolist() == [
-        ["plate", 0.0, 0.0114, 80.0, 40.0, 90.0, 10.0, 5.0, 2.0, 2],
-        ["plate", 0.3, 0.0114, 80.0, 40.0, 90.0, 60.0, 20.0, 3.0, 2],
+        ["plate", 0.0, "0, 1", 0.0114, 80.0, 40.0, 90.0, 10.0, 5.0, 2.0],
+        ["plate", 0.3, "0, 1", 0.0114, 80.0, 40.0, 90.0, 60.0, 20.0, 3.0],
     ]
 
 

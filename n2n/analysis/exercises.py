@@ -26,13 +26,14 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
 
     Columns: category, λ, the lowest validation loss, AUROC of images by the run's score and by the
     maximum, AUROC of pixels (percent), the error of the reconstruction in and beside the defects
-    (thousandths of the range from black to white), the ratio of the two, and how many seeds these
-    are means of. Of one category, where it is named.
+    (thousandths of the range from black to white) and the ratio of the two: means over the seeds
+    that are named. Of one category, where it is named.
     """
     rows = [
         {
             "category": name,
             "λ": record.settings.noise,
+            "seed": record.key.seed,
             "loss": record.table("history.csv")["validation_loss"].min(),
             f"images, {record.settings.image_score}": 100 * record.metric("image"),
             "images, max": 100 * record.content["image_scores"]["max"]["auroc"],
@@ -43,10 +44,9 @@ def copying(results: Path, base: Settings = DEMO, category: str | None = None) -
     ]
     if not rows:
         return pd.DataFrame()
-    groups = pd.DataFrame(rows).groupby(["category", "λ"], sort=False)
-    means = groups.mean()
-    table = means.round(1).assign(loss=means["loss"].round(4), seeds=groups.size())
-    return table.reset_index()
+    means = means_over_seeds(pd.DataFrame(rows), digits=None)
+    behind = means.columns[means.columns.get_loc("which seeds") + 1 :]
+    return means.round(dict.fromkeys(behind, 1) | {"loss": 4})
 
 
 def by_kind(results: Path, *varied: str, category: str | None = None) -> pd.DataFrame:
