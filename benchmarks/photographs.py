@@ -191,7 +191,8 @@ def full_size(
     """The runs of N2N at full size that are at hand, by name."""
     for folder in folders:
         for name, record, run in runs_at_hand(folder, root, device):
-            if run.settings.image_size == PRESETS["replication"].image_size:
+            full = run.settings.image_size == PRESETS["replication"].image_size
+            if full and not record.content["training"].get("by"):  # each training once
                 single = record.content["provenance"]["precision"] == "float32"
                 yield name + ", float32" * single, run
 
