@@ -110,23 +110,26 @@ def gradients(results: Path, root: Path, device: torch.device) -> Iterator[dict[
 
 
 def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
-    """A row for each category: mean change of the AUROCs over the seeds, 95 % interval (t)."""
+    """A row for each category and size: mean change of the AUROCs over the seeds, 95 % interval."""
     others = {record.key: record.content for record in find_records(half)}
     pairs: dict[str, list[np.ndarray]] = {}
     for record in find_records(full):
-        if record.key.method != "n2n" or record.settings != BASE:
-            continue  # a single pair at full size has no interval
+        if record.key.method != "n2n" or record.settings not in (BASE, REPLICATION):
+            continue
         if (other := others.get(record.key)) is None:
             continue
         if other["provenance"]["precision"] != "bfloat16":
             continue
-        pairs.setdefault(record.key.category, []).append(
+        size = "" if record.settings == BASE else ", full size"
+        pairs.setdefault(record.key.category.replace("_", " ") + size, []).append(
             np.array([[content["image_scores"][name]["auroc"] for name in ("max", "mean", "top1%")]
                       + [content["metrics"]["pixel"]["auroc"]]
                       for content in (record.content, other)])
         )  # fmt: skip
     names = ("image max", "image mean", "image top1%", "pixel")
-    groups = pairs | {"all": [pair for group in pairs.values() for pair in group]}
+    large = {name: pairs.pop(name) for name in list(pairs) if "full size" in name}
+    small = [pair for group in pairs.values() for pair in group]
+    groups = pairs | {"all small ones": small} | large
     for category, group in groups.items():
         if len(group) < 2:
             continue
