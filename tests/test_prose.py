@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from n2n.analysis import mechanism, verdicts
+from n2n.analysis.selection import own_records
 from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
 from n2n.corruption import normalise, to_unit
 from n2n.demo_data import draw
@@ -47,7 +49,7 @@ def hidden(category: str) -> float:
     return 100 * mean(run.content["hidden_alike"]["top1%"] for run in runs(category))
 
 
-def listed(values: list[int]) -> str:
+def listed(values: Sequence[object]) -> str:
     return f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
 
 
@@ -55,9 +57,16 @@ def found(category: str, **chosen: str) -> str:
     return listed([called_anomalous(run)[0] for run in runs(category, **chosen)])
 
 
-def agreeing(answer: str) -> str:
+def agreeing(answer: str, what: str = "agrees") -> str:
     changes = verdicts.printed_effects(ROOT / "results")
-    return WORDS[int(changes["agrees"].eq(answer).sum())]
+    return WORDS[int(changes[what].eq(answer).sum())]
+
+
+def single() -> list[Record]:
+    """The tables' networks of Metal Plate in single precision, by seed."""
+    replication = make_settings("replication")
+    records = own_records(ROOT / "results/float32")
+    return sorted((r for r in records if r.settings == replication), key=lambda r: r.key.seed)
 
 
 def text(file: str) -> str:
@@ -93,6 +102,9 @@ def facts() -> dict[str, str]:
         "capsules": found("capsules"),
         "agree": agreeing("yes"),
         "do not": agreeing("no"),
+        "no change": agreeing("yes", "no change"),
+        "single": listed([f"{100 * run.metric('image'):.1f}" for run in single()]),
+        "found single": listed([called_anomalous(run)[0] for run in single()]),
         "maximum": f"{by_score('capsules', 'max'):.0f}",
         "mean": f"{by_score('capsules', 'mean'):.0f}",
         "capsules hidden": f"{hidden('capsules'):.0f}",
@@ -114,6 +126,9 @@ def facts() -> dict[str, str]:
         ("without it {plates without noise} are found, with it {plates}.", [FINDINGS]),
         ("finds {capsules} of the 100 bad ones", [FINDINGS]),
         ("{agree} agree with ours, {do not} do not", [README, FINDINGS]),
+        ("no change at all would agree with {no change}", [README]),
+        ("*no change at all* would agree with {no change}", [FINDINGS]),
+        ("the three have {single} %, and find {found single}.", [FINDINGS]),
         ("{maximum} by the maximum", [README, FINDINGS]),
         ("By the maximum of the map it is {maximum}, by the mean {mean}.", [INTRO]),
         ("{mean} by its mean", [README]),
