@@ -93,6 +93,13 @@ def borrowed(masks: Mask, plate: Mask, chance: np.random.Generator) -> Mask:
     return moved & plate
 
 
+def remains(images: Category, maps: Tensor, score: str) -> float:
+    """`hidden_alike` by one image score, in percent."""
+    share = hidden_alike(images, maps)[score]
+    assert share is not None  # there are good images, and no mask covers all
+    return 100 * share
+
+
 def of_good_images(images: Category, maps: Tensor, score: str) -> dict[str, float]:
     """`hidden_alike` of each good test image in turn as if it were bad, by the kind of its mask.
 
@@ -113,10 +120,8 @@ def of_good_images(images: Category, maps: Tensor, score: str) -> dict[str, floa
             alone = dataclasses.replace(
                 images, test=images.test[order], masks=covers, labels=torch.arange(len(good)) < 1
             )
-            share = hidden_alike(alone, maps[order])[score]
-            assert share is not None
-            shares.append(share)
-        found[kind] = 100 * float(np.mean(shares))
+            shares.append(remains(alone, maps[order], score))
+        found[kind] = float(np.mean(shares))
     return found
 
 
@@ -124,9 +129,7 @@ def of_bad_images(images: Category, maps: Tensor, score: str) -> dict[str, float
     """`hidden_alike` of the bad test images, kind by kind."""
     found = {}
     for kind in sorted(set(images.defects) - {"good"}):
-        share = hidden_alike(*only(images, maps, kind))[score]
-        assert share is not None
-        found[kind] = 100 * share
+        found[kind] = remains(*only(images, maps, kind), score)
     return found
 
 
@@ -179,9 +182,10 @@ def leaks(root: Path, folders: list[Path], device: torch.device) -> Iterator[dic
         for kind in KINDS:
             part, of_part = only(drawn, maps, kind)
             whole = auroc(image_scores(of_part)[score].numpy(), part.labels.numpy())
-            share = hidden_alike(part, of_part)[score]
-            assert share is not None
-            row[SHOWN[kind]] = f"{100 * whole:.0f} → {100 * share:.0f}"
+            undamaged = of_part.clone()  # the same images, each under its own mask
+            undamaged[part.labels] = of_part[~part.labels][: int(part.labels.sum())]
+            left, without = (remains(part, found, score) for found in (of_part, undamaged))
+            row[SHOWN[kind]] = f"{100 * whole:.0f} → {left:.1f} ({without:.1f})"
         yield row
 
 
@@ -234,7 +238,8 @@ def main() -> None:
         "leaks",
         "Where the defect is all that differs",
         "AUROC of images in per cent, defects that a program drew on held-out good images against "
-        "these: whole → with the defects hidden in both images of a pair.",
+        "these: whole → with the defects hidden in both images of a pair (in brackets: what the "
+        "same images come to without the defect).",
         list(leaks(root, options.results, device)),
         origin,
     )
