@@ -35,7 +35,7 @@ LEVELS = {
 WORDS: dict[str, dict[Any, str]] = {
     "c1": {0.01**2: "squared constants"},  # with C2
     "sigmas": {(0.5, 1.0, 2.0, 4.0): "without the widest filter", (1.5,): "one filter, σ = 1.5"},
-    "alpha": {0.0: "α = 0", 0.025: "α = 0.025"},
+    "alpha": {0.0: "α = 0", 0.025: "α = 0.025", 1.0: "α = 1"},
     "noise_mean": {0.0: "noise of mean 0"},
     "noise_octaves": {5: "five at once"},
     "noise_std": {1.0: "noise of deviation 1", 0.7071: "noise of variance 0.5"},
