@@ -32,7 +32,7 @@ from n2n.baselines.trivial import MeanQuantity, NearestThumbnail
 from n2n.corruption import normalise
 from n2n.data import Category, load_category
 from n2n.detection import detect, image_scores
-from n2n.measurement import development_set, hidden_alike
+from n2n.measurement import development_set, hidden_alike, of_kind
 from n2n.metrics import auroc
 from n2n.settings import PRESETS
 from n2n.synthetic import KINDS
@@ -57,10 +57,9 @@ def plates(images: Tensor) -> Mask:
     return np.stack(found)
 
 
-def walls(images: Tensor) -> Mask:
-    """The pixels far from the plate."""
-    far = [~ndimage.binary_dilation(plate, iterations=FAR) for plate in plates(images)]
-    return np.stack(far)
+def walls(found: Mask) -> Mask:
+    """The pixels far from the plate, of masks as `plates` finds them."""
+    return np.stack([~ndimage.binary_dilation(plate, iterations=FAR) for plate in found])
 
 
 def photographed(images: Category) -> Iterator[dict[str, str]]:
@@ -70,9 +69,10 @@ def photographed(images: Category) -> Iterator[dict[str, str]]:
         for kind in dict.fromkeys(images.defects)
     }
     for kind, shown in kinds.items():
-        area = 100 * plates(shown).mean((1, 2))
+        found = plates(shown)
+        area = 100 * found.mean((1, 2))
         grey = shown.float().mean(1).numpy() / 255
-        bright = [float(one[wall].mean()) for one, wall in zip(grey, walls(shown), strict=True)]
+        bright = [float(one[wall].mean()) for one, wall in zip(grey, walls(found), strict=True)]
         yield {
             "images": kind,
             "number": str(len(shown)),
@@ -100,72 +100,69 @@ def remains(images: Category, maps: Tensor, score: str) -> float:
     return 100 * share
 
 
-def of_good_images(images: Category, maps: Tensor, score: str) -> dict[str, float]:
-    """`hidden_alike` of each good test image in turn as if it were bad, by the kind of its mask.
+def masks_of_good_images(images: Category) -> dict[str, Mask]:
+    """For each kind of defect a mask on the plate of each good test image.
 
-    The mask of rust all over the plate is the image's own plate.
+    That of rust all over the plate is the plate itself.
     """
-    good = torch.nonzero(~images.labels).flatten()
-    own = plates(images.test[good])
+    own = plates(images.test[~images.labels])
     found = {}
     for kind in sorted(set(images.defects) - {"good"}):
         chance = np.random.default_rng(0)
         masks = images.masks[[defect == kind for defect in images.defects]].numpy()
-        shares = []
-        for index, plate in enumerate(own):
-            mask = plate if kind == "total_rust" else borrowed(masks, plate, chance)
-            order = torch.cat([good[index : index + 1], good[:index], good[index + 1 :]])
-            covers = torch.zeros((len(good), *mask.shape), dtype=torch.bool)
-            covers[0] = torch.from_numpy(mask)
-            alone = dataclasses.replace(
-                images, test=images.test[order], masks=covers, labels=torch.arange(len(good)) < 1
-            )
-            shares.append(remains(alone, maps[order], score))
-        found[kind] = float(np.mean(shares))
+        laid = [plate if kind == "total_rust" else borrowed(masks, plate, chance) for plate in own]
+        found[kind] = np.stack(laid)
     return found
 
 
-def of_bad_images(images: Category, maps: Tensor, score: str) -> dict[str, float]:
-    """`hidden_alike` of the bad test images, kind by kind."""
-    found = {}
-    for kind in sorted(set(images.defects) - {"good"}):
-        found[kind] = remains(*only(images, maps, kind), score)
-    return found
+def of_good_images(images: Category, maps: Tensor, masks: Mask, score: str) -> float:
+    """`hidden_alike` of each good test image in turn as if it were bad, each under its mask."""
+    good = torch.nonzero(~images.labels).flatten()
+    shares = []
+    for index, mask in enumerate(masks):
+        order = torch.cat([good[index : index + 1], good[:index], good[index + 1 :]])
+        covers = torch.zeros((len(good), *mask.shape), dtype=torch.bool)
+        covers[0] = torch.from_numpy(mask)
+        alone = dataclasses.replace(
+            images, test=images.test[order], masks=covers, labels=torch.arange(len(good)) < 1
+        )
+        shares.append(remains(alone, maps[order], score))
+    return float(np.mean(shares))
 
 
 def detectors(
-    root: Path, folders: list[Path], device: torch.device
-) -> Iterator[tuple[str, Category, Tensor, str]]:
-    """Name, images, maps and image score: what learns nothing, and N2N."""
-    images = load_category(root, "MPDD", "metal_plate", 256, progress=False)
+    images: Category, root: Path, folders: list[Path], device: torch.device
+) -> Iterator[tuple[str, Tensor, str]]:
+    """Name, maps of the test images and image score: what learns nothing, and N2N."""
     x0 = normalise(images.test)
-    yield "thumbnail 8×8", images, NearestThumbnail(images.train, 8)(x0)[0], "mean"
+    yield "thumbnail 8×8", NearestThumbnail(images.train, 8)(x0)[0], "mean"
     for quantity in ("detail", "brightness"):
-        yield quantity, images, MeanQuantity(images.train, quantity)(x0)[0], "mean"
+        yield quantity, MeanQuantity(images.train, quantity)(x0)[0], "mean"
     for name, run in full_size(root, folders, device):
         if run.record.key.category == "metal_plate":
             maps = detect(
                 run.network, run.images.test, run.settings, device, expected=run.expected
             ).scored
             of = name.split(", ", 1)[1]  # without the part
-            yield f"N2N, {of}", run.images, maps, run.settings.image_score
+            yield f"N2N, {of}", maps, run.settings.image_score
 
 
-def hidden(root: Path, folders: list[Path], device: torch.device) -> Iterator[dict[str, str]]:
+def hidden(
+    images: Category, root: Path, folders: list[Path], device: torch.device
+) -> Iterator[dict[str, str]]:
     """A row for each detector: what remains, and what would if nothing were the matter."""
-    for name, images, maps, score in detectors(root, folders, device):
-        bad, good = of_bad_images(images, maps, score), of_good_images(images, maps, score)
-        counts = {kind: images.defects.count(kind) for kind in bad}
-        row = {"map": name, "score": score}
-        for kind in bad:
-            row[kind.replace("_", " ")] = f"{bad[kind]:.0f} ({good[kind]:.0f})"
-        means = [
-            sum(found[kind] * counts[kind] for kind in counts) / sum(counts.values())
-            for found in (bad, good)
-        ]
-        wall = [float(one[far].mean()) for one, far in zip(maps, walls(images.test), strict=True)]
+    far, on_good = walls(plates(images.test)), masks_of_good_images(images)
+    counts = [images.defects.count(kind) for kind in on_good]
+    for name, maps, score in detectors(images, root, folders, device):
+        row, both = {"map": name, "score": score}, []
+        for kind, masks in on_good.items():
+            part, chosen = of_kind(images, kind)
+            bad = remains(part, maps[chosen], score)
+            both.append((bad, of_good_images(images, maps, masks, score)))
+            row[kind.replace("_", " ")] = "{:.0f} ({:.0f})".format(*both[-1])
+        wall = [float(one[beside].mean()) for one, beside in zip(maps, far, strict=True)]
         yield row | {
-            "all": f"{means[0]:.0f} ({means[1]:.0f})",
+            "all": "{:.0f} ({:.0f})".format(*np.average(both, axis=0, weights=counts)),
             "the wall alone": f"{100 * auroc(np.array(wall), images.labels.numpy()):.0f}",
         }
 
@@ -180,7 +177,8 @@ def leaks(root: Path, folders: list[Path], device: torch.device) -> Iterator[dic
         score = run.settings.image_score
         row = {"run": name, "score": score}
         for kind in KINDS:
-            part, of_part = only(drawn, maps, kind)
+            part, chosen = of_kind(drawn, kind)
+            of_part = maps[chosen]
             whole = auroc(image_scores(of_part)[score].numpy(), part.labels.numpy())
             undamaged = of_part.clone()  # the same images, each under its own mask
             undamaged[part.labels] = of_part[~part.labels][: int(part.labels.sum())]
@@ -199,15 +197,6 @@ def full_size(
             if full and not record.content["training"].get("by"):  # each training once
                 single = record.content["provenance"]["precision"] == "float32"
                 yield name + ", float32" * single, run
-
-
-def only(images: Category, maps: Tensor, kind: str) -> tuple[Category, Tensor]:
-    """The good images and one kind of bad ones, and their maps."""
-    chosen = torch.tensor([defect in ("good", kind) for defect in images.defects])
-    part = dataclasses.replace(
-        images, test=images.test[chosen], masks=images.masks[chosen], labels=images.labels[chosen]
-    )
-    return part, maps[chosen]
 
 
 def main() -> None:
@@ -231,7 +220,7 @@ def main() -> None:
         "In brackets: of good test images under masks on their own plates. Of each pair both lose "
         "the same pixels; AUROC in per cent. *The wall alone*: by the mean of the map over what "
         f"lies more than {FAR} pixels beside the plate.",
-        list(hidden(root, options.results, device)),
+        list(hidden(images, root, options.results, device)),
         origin,
     )
     write_table(

@@ -112,7 +112,8 @@ def gradients(results: Path, root: Path, device: torch.device) -> Iterator[dict[
 def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
     """A row for each category and size: mean change of the AUROCs over the seeds, 95 % interval."""
     others = {record.key: record.content for record in find_records(half)}
-    pairs: dict[str, list[np.ndarray]] = {}
+    small: dict[str, list[np.ndarray]] = {}
+    large: dict[str, list[np.ndarray]] = {}
     for record in find_records(full):
         if record.key.method != "n2n" or record.settings not in (BASE, REPLICATION):
             continue
@@ -120,16 +121,15 @@ def training(half: Path, full: Path) -> Iterator[dict[str, str]]:
             continue
         if other["provenance"]["precision"] != "bfloat16":
             continue
-        size = "" if record.settings == BASE else ", full size"
-        pairs.setdefault(record.key.category.replace("_", " ") + size, []).append(
+        pairs = small if record.settings == BASE else large
+        pairs.setdefault(record.key.category.replace("_", " "), []).append(
             np.array([[content["image_scores"][name]["auroc"] for name in ("max", "mean", "top1%")]
                       + [content["metrics"]["pixel"]["auroc"]]
                       for content in (record.content, other)])
         )  # fmt: skip
     names = ("image max", "image mean", "image top1%", "pixel")
-    large = {name: pairs.pop(name) for name in list(pairs) if "full size" in name}
-    small = [pair for group in pairs.values() for pair in group]
-    groups = pairs | {"all small ones": small} | large
+    groups = small | {"all small ones": [pair for group in small.values() for pair in group]}
+    groups |= {f"{name}, full size": group for name, group in large.items()}
     for category, group in groups.items():
         if len(group) < 2:
             continue

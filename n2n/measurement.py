@@ -223,15 +223,24 @@ def aurocs(images: Category, detected: Detection) -> dict[str, float]:
     return values | {"pixel": metrics.auroc(detected.maps.numpy(), images.masks.numpy())}
 
 
+def of_kind(images: Category, kind: str) -> tuple[Category, Tensor]:
+    """The good test images with the bad ones of one kind, and which of all these are, bool (N,)."""
+    chosen = torch.tensor([defect in ("good", kind) for defect in images.defects])
+    left = chosen.nonzero().flatten().tolist()
+    part = dataclasses.replace(
+        images, test=images.test[chosen], masks=images.masks[chosen], labels=images.labels[chosen],
+        names=tuple(images.names[index] for index in left),
+        defects=tuple(images.defects[index] for index in left),
+    )  # fmt: skip
+    return part, chosen
+
+
 def development_metrics(development: Category, detected: Detection) -> dict[str, Any]:
     """AUROC on the synthetic defects, of all of them and of each kind."""
     kinds = sorted(set(development.defects) - {"good"})
     found = {"all": aurocs(development, detected)}
     for kind in kinds:
-        chosen = torch.tensor([defect in ("good", kind) for defect in development.defects])
-        part = dataclasses.replace(
-            development, masks=development.masks[chosen], labels=development.labels[chosen]
-        )
+        part, chosen = of_kind(development, kind)
         found[kind] = aurocs(
             part,
             dataclasses.replace(

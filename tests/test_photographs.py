@@ -28,7 +28,7 @@ def test_a_plate_is_found_by_its_colour_and_the_hole_belongs_to_it() -> None:
     found = photographs.plates(images)
     assert (found ^ squares).sum((1, 2)).max() <= 12  # corners are rounded
     assert found[0, 8 + 12, 10 + 12]
-    assert not (photographs.walls(images) & squares).any()
+    assert not (photographs.walls(found) & squares).any()
 
 
 def test_a_borrowed_mask_lies_on_the_plate() -> None:
@@ -55,5 +55,9 @@ def test_good_images_under_masks_of_their_own_plates_come_to_less_than_half() ->
         defects=("good",) * len(images) + ("total_rust",),
         names=tuple(map(str, range(len(images) + 1))),
     )  # fmt: skip
-    found = photographs.of_good_images(category, torch.cat([maps, maps[:1]]), "mean")
+    masks = photographs.masks_of_good_images(category)
+    found = {
+        kind: photographs.of_good_images(category, torch.cat([maps, maps[:1]]), laid, "mean")
+        for kind, laid in masks.items()
+    }
     assert found["total_rust"] < 25

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.analysis.selection import category_names, matching_records, runs_of_every_method
-from n2n.analysis.tables import mean_interval, verdict
+from n2n.analysis.tables import mean_auroc, mean_interval, verdict
 from n2n.baselines.settings import METHODS, brought, family, row_label
 from n2n.paper import label, printed_cells
 from n2n.records import Record, RunKey, find_records
@@ -123,10 +123,8 @@ def by_every_score(results: Path) -> pd.DataFrame:
         row = {"method": method}
         for part, found in parts.items():
             if found[0].key.method != "image-mean":  # of which more is not worse
-                scores = [
-                    [run.content["image_scores"][s]["auroc"] for run in found] for s in IMAGE_SCORES
-                ]
-                row[names[part]] = " / ".join(f"{100 * np.mean(values):.1f}" for values in scores)
+                aurocs = (mean_auroc(found, score) for score in IMAGE_SCORES)
+                row[names[part]] = " / ".join(f"{value:.1f}" for value in aurocs)
         rows.append(row)
     return pd.DataFrame([row for row in rows if len(row) > 1]).fillna("")
 

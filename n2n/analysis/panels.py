@@ -170,10 +170,11 @@ def pictures(
 
 def drawn_parts(side: int = 96) -> Figure:
     """The parts of the demonstration data, without a defect and with each kind, masks outlined."""
-    figure, grid = _grid(CATEGORIES, [""] * 6, 1.6)
-    for split, (axes_row, part) in enumerate(zip(grid, CATEGORIES, strict=True)):
-        for axes, defect in zip(axes_row, ("", *DEFECTS[part]), strict=True):
-            image, mask = draw(part, (0, split, 1, 0), side, defect)
+    shown = {part: ("", *DEFECTS[part]) for part in CATEGORIES}
+    figure, grid = _grid(CATEGORIES, shown[CATEGORIES[0]], 1.6)
+    for category, (axes_row, part) in enumerate(zip(grid, CATEGORIES, strict=True)):
+        for axes, defect in zip(axes_row, shown[part], strict=True):
+            image, mask = draw(part, (0, category, 1, 0), side, defect)
             axes.imshow(image, interpolation="none")  # not enlarged in an SVG
             if defect:
                 axes.contour(mask, [127], colors="white", linewidths=0.8)

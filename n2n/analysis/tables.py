@@ -130,11 +130,16 @@ def mean_interval(records: list[Record], level: str) -> tuple[float, float]:
     return 100 * float(low), 100 * float(high)
 
 
+def mean_auroc(records: list[Record], score: str) -> float:
+    """Image-level AUROC (percent) by one of the image scores, mean over the seeds."""
+    return 100 * float(np.mean([run.content["image_scores"][score]["auroc"] for run in records]))
+
+
 def _other_scores(records: list[Record]) -> str:
     """What the image scores that were not chosen would have given, mean over the seeds."""
     chosen = records[0].content["settings"]["image_score"]
     values = {
-        name: np.mean([100 * record.content["image_scores"][name]["auroc"] for record in records])
+        name: mean_auroc(records, name)
         for name in records[0].content["image_scores"]
         if name != chosen
     }

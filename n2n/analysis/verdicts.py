@@ -22,6 +22,7 @@ from n2n.analysis.tables import (
     called_anomalous,
     compare,
     compare_all,
+    mean_auroc,
     mean_interval,
     own_measurements,
     verdict,
@@ -239,8 +240,7 @@ def by_score(results: Path) -> pd.DataFrame:
             "epochs": cell.epochs,
         }
         for score in IMAGE_SCORES:
-            found = [run.content["image_scores"][score]["auroc"] for run in cell.runs]
-            ours = 100 * float(np.mean(found))
+            ours = mean_auroc(cell.runs, score)
             low, high = 100 * np.mean([_interval(run, score) for run in cell.runs], axis=0)
             judged = verdict(cell.paper, ours, low, high, cell.short)
             passed[score] += judged == "reproduced"
