@@ -1,4 +1,4 @@
-"""What each choice changes, and what may be luck; from records written by hand."""
+"""What each choice changes; from records written by hand."""
 
 from __future__ import annotations
 
@@ -62,25 +62,6 @@ def test_the_effect_of_a_variant_that_lacks_a_seed(small_study: Path) -> None:
     assert width["high"] - width["low"] > noise["high"] - noise["low"]
 
 
-def test_the_luck_of_a_training(small_study: Path) -> None:
-    record(small_study, small(image_score="max"), 0.99)  # networks of the base: no trainings more
-    record(small_study, small(noise=0.0, image_score="max"), 0.99)
-    record(small_study, small(checkpoint="last"), 0.10)  # nor this one
-    runs = sensitivity.study_runs(small_study)
-    found = effects.luck(runs).loc[("Metal Plate", "image")]
-    # 70 and 76 with the base, 60 and 70 without noise; width 8 has one training, and fits itself
-    rest = np.array([(70, 76), (60, 70)], float)
-    rest += rest.mean() - rest.mean(1, keepdims=True) - rest.mean(0)
-    assert found["of a training"] == pytest.approx((rest**2).sum() ** 0.5)
-    assert found["degrees"] == 1
-    row = effects.luck_table(runs).set_index("level").loc["test images"]
-    one = ["Metal Plate", "2.0", "± 35.9", "± 20.7"]  # 12.706 deviations of a difference
-    assert row.tolist() == [*one, "± nan"]  # nothing is left without three of two variants
-    none = sensitivity.study_runs(small_study / "nowhere")
-    assert effects.luck_table(none).empty
-    assert effects.of_choices(none).empty
-
-
 def test_another_score_of_another_training_is_no_variant(small_study: Path) -> None:
     """What is trained otherwise is compared by the base's score, and counted once."""
     before = effects.of_choices(sensitivity.study_runs(small_study))
@@ -101,32 +82,6 @@ def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -
     assert trained[["low", "high"]].isna().all(axis=None)
     assert effects.effects_table(trained)["Metal Plate, test images"].tolist() == ["-10.0"]
     assert effects.beyond_chance(found).startswith("Of 0 such intervals 0 exclude zero")
-
-
-def test_steady_luck_leaves_out_the_three_least_steady(tmp_path: Path) -> None:
-    changes = {"noise": (9, 1), "width": (-8, 4), "levels": (20, 2), "blocks": (3, 1)}
-    for seed in (0, 1):
-        record(tmp_path, small(), 0.5, seed=seed)
-        values = {"noise": 0.2, "width": 8, "levels": 3, "blocks": 2}
-        for name, moved in changes.items():
-            record(tmp_path, small(**{name: values[name]}), 0.5 + moved[seed] / 100, seed=seed)
-    found = effects.luck(sensitivity.study_runs(tmp_path)).loc[("Metal Plate", "image")]
-    apart = np.array([0, -8, 12, -18, -2])  # of the two seeds, the base first
-    deviation = (((apart - apart.mean()) ** 2).sum() / 2 / 4) ** 0.5
-    assert found["of two"] == pytest.approx(stats.t.ppf(0.975, 4) * deviation * 2**0.5)
-    # What is left is the base and two modules in a row, 0 and -2 apart: a deviation of 1
-    assert found["steady"] == pytest.approx(stats.t.ppf(0.975, 1) * 1.0 * 2**0.5)
-
-
-def test_holm_s_correction_by_hand() -> None:
-    p = [0.04, 0.001, 0.02, 0.014, np.nan]
-    found = pd.DataFrame({"p": p, "category": "a", "level": "b"})
-    # In order: 0.001 < 0.05 / 4 and 0.014 < 0.05 / 3, 0.02 < 0.05 / 2 and 0.04 < 0.05
-    assert effects.after_holm(found).tolist() == [True, True, True, True, False]
-    found.loc[3, "p"] = 0.018  # more than a third of 0.05: it stops here
-    assert effects.after_holm(found).tolist() == [False, True, False, False, False]
-    found.loc[1, "level"] = "c"  # of another column: there are three here
-    assert effects.after_holm(found).tolist() == [False, True, False, False, False]
 
 
 def test_intervals_beyond_chance_are_counted() -> None:
@@ -183,6 +138,10 @@ def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
     assert image.drop(SCORED)["seeds"].to_dict() == {"λ = 0 (no noise)": 1}
     (row,) = sensitivity.base_table(tmp_path).query("level == 'test images'").to_dict("records")
     assert row["seeds"] == 1
+
+
+def test_where_nothing_was_run_there_is_no_effect(tmp_path: Path) -> None:
+    assert effects.of_choices(sensitivity.study_runs(tmp_path)).empty
 
 
 def test_effects_as_text(small_study: Path) -> None:

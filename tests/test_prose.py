@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -172,3 +173,34 @@ def test_the_method_page_has_the_shares_that_come_back() -> None:
         share = 100 * float(mechanism.shrinkage(side, 0.3))
         row = f"| {name} | {grey:.{1 if grey < 1 else 0}f} | {share:.{1 if share > 99 else 0}f} % |"
         assert row in text("book/method.md")
+
+
+def test_the_interval_of_metal_plate_by_delong_s_variance() -> None:
+    ends = []
+    for run in runs("metal_plate"):
+        scores = pd.read_csv(run.folder / "scores.csv")
+        bad = scores["anomalous"].to_numpy(bool)
+        score = scores["top1%"].to_numpy()
+        wins = (score[bad][:, None] > score[~bad]).astype(float)
+        assert len(set(score)) == len(score)  # no ties
+        area = wins.mean()
+        variance = sum(wins.mean(a).var(ddof=1) / wins.shape[1 - a] for a in (0, 1))
+        reach = 1.96 * variance**0.5 / (area * (1 - area))  # on the scale of the logit
+        middle = np.log(area / (1 - area))
+        ends.append(100 / (1 + np.exp(-(middle + np.array([-reach, reach])))))
+    low, high = np.mean(ends, axis=0)
+    assert f"near the end, it is {low:.1f} to {high:.2f}, a hundredth short" in text(
+        "book/metrics.md"
+    )
+
+
+def test_how_wide_thirty_images_leave_an_interval() -> None:
+    def width(area: float, images: int = 30) -> float:
+        """By Hanley and McNeil, *Radiology* 143 (1982), in points."""
+        one, other = area / (2 - area), 2 * area**2 / (1 + area)
+        rest = (images - 1) * (one + other - 2 * area**2)
+        return 100 * 2 * 1.96 * ((area * (1 - area) + rest) / images**2) ** 0.5
+
+    enough = next(percent for percent in range(90, 100) if width(percent / 100) < 10)
+    sentence = f"from an AUROC of {enough} % on (at 89.3 it is {width(0.893):.0f} wide"
+    assert sentence in text("book/metrics.md")

@@ -1,7 +1,7 @@
 """What each choice changes: effects on AUROC, and how much of them may be luck.
 
 The runs are those of `n2n.analysis.sensitivity`. All have the same test images, those of the
-paper; what may be chance in a difference is the luck of the trainings, see `luck`.
+paper; what may be chance in a difference is that of the trainings, see `n2n.analysis.luck`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import bisect
 import dataclasses
 import textwrap
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import t as student
+from scipy import stats
 
+from n2n.analysis import luck
 from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
 from n2n.analysis.sensitivity import BASE_NAME, LEVELS
 from n2n.records import check_same_images
@@ -33,10 +33,10 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     """The effect of each variant of a base on AUROC, by category and level, in points.
 
     Of the runs around a base, as `n2n.analysis.sensitivity.study_runs` gives them. Of a variant
-    that was trained, the effect and the ends of its 95 % interval are those of `fit`; the ends are
-    NaN where nothing tells how large the luck of a training is. Of another use of the base's own
-    trainings, the effect is the mean difference from the base with the same seed, ``low`` and
-    ``high`` are the smallest and the largest.
+    that was trained, the effect and the ends of its 95 % interval are those of
+    `n2n.analysis.luck.fit`; the ends are NaN where nothing tells how large the luck of a training
+    is. Of another use of the base's own trainings, the effect is the mean difference from the base
+    with the same seed, ``low`` and ``high`` are the smallest and the largest.
 
     Returns:
         Columns: variant, changed, category, level, effect, low, high, p (of no effect, for luck
@@ -47,9 +47,9 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (category, level), data in runs.groupby(["category", "level"], sort=False):
-        data = _of_shared_seeds(data)
+        data = luck.of_shared_seeds(data)
         base = data[data["variant"] == BASE_NAME]
-        trained = fit(data)
+        trained = luck.fit(data)
         for variant, group in data.groupby("variant", sort=False):
             if variant == BASE_NAME:
                 continue
@@ -57,9 +57,9 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
             stage, p = group["stage"].iloc[0], np.nan
             if stage == "training":
                 effect, error = trained.effects[variant], trained.errors[variant]
-                reach = half_width(error, trained.degrees)
+                reach = luck.half_width(error, trained.degrees)
                 low, high = effect - reach, effect + reach
-                p = 2 * student.sf(abs(effect) / (error or np.nan), trained.degrees)
+                p = 2 * stats.t.sf(abs(effect) / (error or np.nan), trained.degrees)
             else:
                 difference = group.set_index("seed")["auroc"] - base.set_index("seed")["auroc"]
                 difference = difference.dropna()
@@ -84,113 +84,6 @@ def of_choices(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _of_shared_seeds(data: pd.DataFrame) -> pd.DataFrame:
-    """The runs of a category and level whose seeds the base has, too."""
-    return data[data["seed"].isin(data.loc[data["variant"] == BASE_NAME, "seed"])]
-
-
-def _trainings(data: pd.DataFrame) -> pd.DataFrame:
-    """Of the runs of a category and level those that `fit` takes: a training each."""
-    shared = _of_shared_seeds(data)
-    return shared[shared["stage"].eq("training") | shared["variant"].eq(BASE_NAME)]
-
-
-class Fit(NamedTuple):
-    """What `fit` finds, in points of AUROC; by the name of the variant where it is a mapping."""
-
-    effects: dict[str, float]
-    errors: dict[str, float]  # standard errors of the effects
-    deviation: float  # of one training, from luck
-    degrees: int  # of freedom, of the deviation
-
-
-def fit(data: pd.DataFrame) -> Fit:
-    """AUROC as the sum of a variant, a seed and luck, by least squares, of one category and level.
-
-    A two-way layout without interaction (Montgomery, *Design and Analysis of Experiments*, section
-    4.1, where seeds are the blocks). Runs of one seed share the held-out images and, where the
-    network is the same, its first weights: what that does to all of them is no effect of a choice.
-    Luck is taken to be equally large with any choice. Without a degree of freedom it is NaN.
-    """
-    trained = _trainings(data)
-    named = [name for name in trained["variant"].unique() if name != BASE_NAME]
-    columns = [(trained["variant"] == name).to_numpy(float) for name in named]
-    columns += [(trained["seed"] == seed).to_numpy(float) for seed in trained["seed"].unique()]
-    design = np.array(columns).T.reshape(len(trained), len(columns))
-    auroc = trained["auroc"].to_numpy()
-    found, _, rank, _ = np.linalg.lstsq(design, auroc)
-    degrees = len(auroc) - int(rank)
-    squares = float(((auroc - design @ found) ** 2).sum())
-    deviation = np.sqrt(squares / degrees) if degrees else np.nan
-    errors = deviation * np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
-    return Fit(
-        dict(zip(named, found.tolist(), strict=False)),
-        dict(zip(named, errors.tolist(), strict=False)),
-        float(deviation),
-        degrees,
-    )
-
-
-def half_width(deviation: float, degrees: int) -> float:
-    """How far a 95 % interval reaches, by Student's distribution."""
-    return float(student.ppf(0.975, degrees)) * deviation
-
-
-def after_holm(found: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows of `of_choices` exceed luck although so many variants were tried.
-
-    By Holm's step-down procedure (*Scandinavian Journal of Statistics* 6, 1979) over the trainings
-    of a category and level: with a chance of 0.05 or less it names a choice that does nothing.
-    """
-    beyond = pd.Series(False, found.index)
-    for _, group in found.dropna(subset="p").groupby(["category", "level"]):
-        ranked = group["p"].sort_values()
-        passed = ranked.to_numpy() <= 0.05 / np.arange(len(ranked), 0, -1)
-        beyond.loc[ranked.index] = np.logical_and.accumulate(passed)
-    return beyond
-
-
-def luck(runs: pd.DataFrame) -> pd.DataFrame:
-    """How far chance moves trainings and the difference of two, from those of `study_runs`.
-
-    ``of a training`` is the standard deviation that `fit` leaves to luck, ``degrees`` its degrees
-    of freedom, ``of two`` how far two equal choices may lie apart that were trained once each: with
-    a chance of 95 %, by Student's distribution. ``steady`` is the same without the three variants
-    that scatter most, which is shorter even where luck is equal.
-
-    Returns:
-        Index: category, level. Columns: of a training, degrees, of two, steady; all but the degrees
-        in points.
-    """
-    rows = {}
-    for place, data in runs.groupby(["category", "level"], sort=False):
-        trained = _trainings(data)
-        squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
-        least = squares.drop(BASE_NAME, errors="ignore").nlargest(3).index
-        every, steady = fit(trained), fit(trained[~trained["variant"].isin(least)])
-        of_two = [half_width(found.deviation * 2**0.5, found.degrees) for found in (every, steady)]
-        rows[place] = (every.deviation, every.degrees, *of_two)
-    index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    columns = ["of a training", "degrees", "of two", "steady"]
-    return pd.DataFrame(list(rows.values()), index, columns)
-
-
-def luck_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """`luck` as text, a row per category and level, with what few trainings can show."""
-    return pd.DataFrame(
-        {
-            "category": category,
-            "level": LEVELS[level],
-            "a training": f"{trained:.1f}",
-            "two trainings": f"± {reach:.1f}",
-            "three of each": f"± {reach / np.sqrt(3):.1f}",
-            "two, without the three least steady variants": f"± {steady:.1f}",
-        }
-        for (category, level), (trained, degrees, reach, steady) in luck(runs).iterrows()
-        if degrees
-    )
-
-
 def how_many(found: pd.DataFrame) -> str:
     """How many variants were run, in Markdown."""
     if found.empty:
@@ -207,11 +100,12 @@ def beyond_chance(found: pd.DataFrame) -> str:
     """How many intervals of trainings exclude zero, and how many would by chance; in Markdown."""
     trained = found[found["stage"] == "training"].dropna(subset=["low", "high"])
     beyond = int(((trained["low"] > 0) | (trained["high"] < 0)).sum())
+    after_holm = int(luck.after_holm(found).sum())
     return (
         f"Of {len(trained)} such intervals {beyond} exclude zero; about {0.05 * len(trained):.0f} "
         "would on average if no choice had any effect, and by chance several times as many, as all "
-        f"share the base's trainings. {int(after_holm(found).sum())} would still do so if each "
-        "column were asked for all of its variants at once (Holm's correction)."
+        f"share the base's trainings. {after_holm} would still do so if each column were asked for "
+        "all of its variants at once (Holm's correction)."
     )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from n2n.analysis import effects, figures
+from n2n.analysis import figures, luck
 from n2n.analysis.selection import category_names, runs_of_every_method, wanted_settings
 from n2n.analysis.sensitivity import study_runs, variant_label
 from n2n.analysis.tables import (
@@ -84,10 +84,10 @@ def further_training(results: Path) -> pd.DataFrame:
     The tables' interval is over test images, of which the authors had the same; so what sets two
     runs apart is the training. Of n seeds with mean m and deviation s, the 95 % prediction interval
     of one more is ``m ± t s sqrt(1 + 1 / n)``, if seeds are normally distributed. Once with the
-    deviation of the cell's own seeds, once with the pooled one of `n2n.analysis.effects.luck`.
+    deviation of the cell's own seeds, once with the pooled one of `n2n.analysis.luck.of_trainings`.
     Cells of three seeds at least and of a whole budget.
     """
-    chance = effects.luck(study_runs(results, PRESETS["replication"]))
+    chance = luck.of_trainings(study_runs(results, PRESETS["replication"]))
     rows = []
     for cell in own_measurements(compare_all(results)).itertuples():
         if cell.seeds < 3 or cell.short:
@@ -105,7 +105,7 @@ def further_training(results: Path) -> pd.DataFrame:
             pooled = chance.loc[place]
             spreads["all networks"] = (pooled["of a training"], pooled["degrees"])
         for of, (deviation, degrees) in spreads.items():
-            reach = effects.half_width(deviation * math.sqrt(1 + 1 / cell.seeds), degrees)
+            reach = luck.half_width(deviation * math.sqrt(1 + 1 / cell.seeds), degrees)
             low, high = cell.ours - reach, cell.ours + reach
             holds = " ✓" if low <= cell.paper <= high else ""
             row[f"a further training, by {of}"] = f"{low:.1f} to {min(high, 100):.1f}{holds}"
@@ -117,13 +117,13 @@ def printed_effects(results: Path) -> pd.DataFrame:
     """What noise and attention change in print and in ours, of Tables 4 and 5, in points of AUROC.
 
     A shift that all networks share, as of reduced images, leaves an effect as it is. Ours is that
-    of `n2n.analysis.effects.fit`, of n and m seeds, with luck s. A further pair of trainings, which
+    of `n2n.analysis.luck.fit`, of n and m seeds, with luck s. A further pair of trainings, which
     the paper's may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``, here from
     'low' to 'high'. As in the tables, one of more than ten points agrees with too much to tell.
     'no change' judges an effect of zero by the same rule: what it agrees with, too, says little.
     """
     runs = study_runs(results, PRESETS["replication"])
-    fits = {place: effects.fit(data) for place, data in runs.groupby(["category", "level"])}
+    fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
     cells, rows = printed_cells(), []
     cells = cells[cells["table"].isin([4, 5]) & cells["category"].ne("average")]
     for (table, category, level), group in cells.groupby(["table", "category", "level"]):
@@ -136,7 +136,7 @@ def printed_effects(results: Path) -> pd.DataFrame:
                 continue
             effect, error = found.effects[name], found.errors[name]
             further = math.hypot(error, math.sqrt(2) * found.deviation)
-            reach = effects.half_width(further, found.degrees)
+            reach = luck.half_width(further, found.degrees)
             low, high = effect - reach, effect + reach
             printed = round(float(cell.value) - base, 2)
             inside = "too wide to tell" if high - low > WIDE else "yes"

@@ -1,0 +1,197 @@
+"""Chance in a study of choices: how far it moves a training, and how often it passes for an effect.
+
+The runs are those of `n2n.analysis.sensitivity`, the effects those of `n2n.analysis.effects`. All
+trainings of a part have the same test images, those of the paper; so the chance here is that of the
+training, not of the images.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from n2n.analysis.sensitivity import BASE_NAME, LEVELS
+
+SIMULATED = 4000  # tables; a share of 3 % of them is then good to half a point
+
+
+def of_shared_seeds(data: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a category and level whose seeds the base has, too."""
+    return data[data["seed"].isin(data.loc[data["variant"] == BASE_NAME, "seed"])]
+
+
+def _trainings(data: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs of a category and level those that `fit` takes: a training each."""
+    shared = of_shared_seeds(data)
+    return shared[shared["stage"].eq("training") | shared["variant"].eq(BASE_NAME)]
+
+
+def _design(trained: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """The variants apart from the base; and who has which, then which seed: [trainings, all]."""
+    named = [name for name in trained["variant"].unique() if name != BASE_NAME]
+    columns = [(trained["variant"] == name).to_numpy(float) for name in named]
+    columns += [(trained["seed"] == seed).to_numpy(float) for seed in trained["seed"].unique()]
+    return named, np.array(columns).T.reshape(len(trained), len(columns))
+
+
+class Fit(NamedTuple):
+    """What `fit` finds, in points of AUROC; by the name of the variant where it is a mapping."""
+
+    effects: dict[str, float]
+    errors: dict[str, float]  # standard errors of the effects
+    deviation: float  # of one training, from luck
+    degrees: int  # of freedom, of the deviation
+
+
+def fit(data: pd.DataFrame) -> Fit:
+    """AUROC as the sum of a variant, a seed and luck, by least squares, of one category and level.
+
+    A two-way layout without interaction (Montgomery, *Design and Analysis of Experiments*, section
+    4.1, where seeds are the blocks). Runs of one seed share the held-out images and, where the
+    network is the same, its first weights: what that does to all of them is no effect of a choice.
+    Luck is taken to be equally large with any choice. Without a degree of freedom it is NaN.
+    """
+    trained = _trainings(data)
+    named, design = _design(trained)
+    auroc = trained["auroc"].to_numpy()
+    found, _, rank, _ = np.linalg.lstsq(design, auroc)
+    degrees = len(auroc) - int(rank)
+    squares = float(((auroc - design @ found) ** 2).sum())
+    deviation = np.sqrt(squares / degrees) if degrees else np.nan
+    errors = deviation * np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
+    return Fit(
+        dict(zip(named, found.tolist(), strict=False)),
+        dict(zip(named, errors.tolist(), strict=False)),
+        float(deviation),
+        degrees,
+    )
+
+
+def half_width(deviation: float, degrees: int) -> float:
+    """How far a 95 % interval reaches, by Student's distribution."""
+    return float(stats.t.ppf(0.975, degrees)) * deviation
+
+
+def of_trainings(runs: pd.DataFrame) -> pd.DataFrame:
+    """How far chance moves trainings and the difference of two, from those of `study_runs`.
+
+    ``of a training`` is the standard deviation that `fit` leaves to luck, ``degrees`` its degrees
+    of freedom, ``of two`` how far two equal choices may lie apart that were trained once each: with
+    a chance of 95 %, by Student's distribution. ``steady`` is the same without the three variants
+    that scatter most, which is shorter even where luck is equal.
+
+    Returns:
+        Index: category, level. Columns: of a training, degrees, of two, steady; all but the degrees
+        in points.
+    """
+    rows = {}
+    for place, data in runs.groupby(["category", "level"], sort=False):
+        trained = _trainings(data)
+        squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
+        least = squares.drop(BASE_NAME, errors="ignore").nlargest(3).index
+        every, steady = fit(trained), fit(trained[~trained["variant"].isin(least)])
+        of_two = [half_width(found.deviation * 2**0.5, found.degrees) for found in (every, steady)]
+        rows[place] = (every.deviation, every.degrees, *of_two)
+    index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
+    columns = ["of a training", "degrees", "of two", "steady"]
+    return pd.DataFrame(list(rows.values()), index, columns)
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """`of_trainings` as text, a row per category and level, with what few trainings can show."""
+    return pd.DataFrame(
+        {
+            "category": category,
+            "level": LEVELS[level],
+            "a training": f"{trained:.1f}",
+            "two trainings": f"± {reach:.1f}",
+            "three of each": f"± {reach / np.sqrt(3):.1f}",
+            "two, without the three least steady variants": f"± {steady:.1f}",
+        }
+        for (category, level), (trained, degrees, reach, steady) in of_trainings(runs).iterrows()
+        if degrees
+    )
+
+
+def after_holm(found: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows of `of_choices` exceed luck although so many variants were tried.
+
+    By Holm's step-down procedure (*Scandinavian Journal of Statistics* 6, 1979) over the trainings
+    of a category and level: with a chance of 0.05 or less it names a choice that does nothing.
+    """
+    beyond = pd.Series(False, found.index)
+    for _, group in found.dropna(subset="p").groupby(["category", "level"]):
+        ranked = group["p"].sort_values()
+        passed = ranked.to_numpy() <= 0.05 / np.arange(len(ranked), 0, -1)
+        beyond.loc[ranked.index] = np.logical_and.accumulate(passed)
+    return beyond
+
+
+def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
+    """How often `after_holm` would name a choice if none did anything, by simulation, as text.
+
+    For each category and level `SIMULATED` tables are drawn that have the study's own choices and
+    seeds and are nothing but normal luck. Its standard deviation is, in three columns, equal for
+    all choices; that of each choice's own seeds, where one seed stands for the median; and the root
+    of the mean of these two variances. Few seeds scatter more widely than the choices they are
+    drawn from, so the truth is expected between the first and the last.
+    """
+    rows = []
+    for (category, level), data in runs.groupby(["category", "level"], sort=False):
+        trained = _trainings(data)
+        named, design = _design(trained)
+        found = fit(data)
+        if not named or not found.deviation > 1e-9:  # unknown, or none but rounding
+            continue
+        inverse = np.linalg.pinv(design)
+        spread = np.sqrt(np.diag(inverse @ inverse.T))[: len(named)]
+        own = trained.groupby("variant")["auroc"].std()
+        each = trained["variant"].map(own.fillna(own.median())).to_numpy()
+        equal = np.full(len(trained), found.deviation)
+        kinds = {"equal": equal, "between": np.sqrt((equal**2 + each**2) / 2), "its own": each}
+        row = {"category": category, "level": LEVELS[level], "choices": len(named)}
+        for kind, deviations in kinds.items():
+            luck = np.random.default_rng(0).normal(size=(SIMULATED, len(trained))) * deviations
+            effects = luck @ inverse.T
+            left = ((luck - effects @ design.T) ** 2).sum(axis=1) / found.degrees
+            surest = np.abs(effects[:, : len(named)] / spread).max(axis=1) / np.sqrt(left)
+            p = 2 * stats.t.sf(surest, found.degrees)
+            row[kind] = f"{100 * (p <= 0.05 / len(named)).mean():.0f} %"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beyond_table(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """What `after_holm` leaves of the test images, seed by seed, as text.
+
+    Beside the effect stand its differences from the base with the same seed, and what Welch's test
+    says of the two scatters alone, without the other choices and each asked alone: the chance of
+    such a difference of means if choice and base were the same. *One seed* has no scatter.
+
+    Args:
+        runs: of `n2n.analysis.sensitivity.study_runs`.
+        found: their effects, of `n2n.analysis.effects.of_choices`.
+    """
+    rows = []
+    beyond = found[after_holm(found) & found["level"].ne("synthetic")]
+    for row in beyond.sort_values("effect", key=abs, ascending=False, kind="stable").itertuples():
+        data = runs[runs["category"].eq(row.category) & runs["level"].eq(row.level)]
+        by_seed = of_shared_seeds(data).pivot(index="seed", columns="variant", values="auroc")
+        base, variant = by_seed[BASE_NAME].dropna(), by_seed[row.variant].dropna()
+        apart = (variant - base).dropna()
+        alone = stats.ttest_ind(variant, base, equal_var=False).pvalue if len(variant) > 1 else None
+        rows.append(
+            {
+                "category": row.category,
+                "level": LEVELS[str(row.level)],
+                "choice": row.variant,
+                "effect": f"{row.effect:+.1f}",
+                "by seed": ", ".join(f"{value:+.1f}" for value in apart),
+                "Welch's p": "one seed" if alone is None else f"{alone:.1g}",
+            }
+        )
+    columns = ["category", "level", "choice", "effect", "by seed", "Welch's p"]
+    return pd.DataFrame(rows, columns=columns)
