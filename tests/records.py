@@ -47,7 +47,7 @@ def write(
     if isinstance(settings, Settings):
         base |= {
             "untrained": {"image": {"auroc": 0.5}, "pixel": {"auroc": 0.8}},
-            "training": {"epochs": settings.epochs, "stopped": "early"},
+            "training": {"epochs": settings.epochs, "best_epoch": 1, "stopped": "early"},
             "development": {"all": SYNTHETIC},
         }
     key = Run(dataset, category, settings, seed).key
@@ -75,7 +75,7 @@ def record(
         hidden_defects={"max": 0.1, "mean": 0.2, "top1%": 0.3},
         hidden_alike={"max": 0.4, "mean": 0.5, "top1%": 0.6},
         hidden_alike_farther={"max": 0.3, "mean": None, "top1%": 0.7},
-        training={"epochs": settings.epochs, "stopped": "epochs"},
+        training={"epochs": settings.epochs, "best_epoch": 1, "stopped": "epochs"},
         threshold={"image": 0.25},
         data={"fingerprint": images, "test_anomalous": 100},
     )  # fmt: skip

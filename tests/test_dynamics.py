@@ -9,32 +9,44 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n.analysis import dynamics
+from n2n.analysis import budgets, dynamics
 from n2n.analysis.selection import own_records
 from n2n.settings import Settings, make_settings
 from tests.records import record, small, write
 
 
-def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
-    def files(folder: Path) -> None:
-        table = pd.DataFrame({"epoch": [1, 2], "validation_loss": [0.2, 0.1]})
-        table.to_csv(folder / "history.csv", index=False)
-        traced = pd.DataFrame({"epoch": [2], "test_image_top1%": [0.5], "test_pixel": [0.75]})
-        traced.to_csv(folder / "trace.csv", index=False)
+def _two_epochs(folder: Path) -> None:
+    table = pd.DataFrame({"epoch": [1, 2], "validation_loss": [0.2, 0.1]})
+    table.to_csv(folder / "history.csv", index=False)
+    traced = pd.DataFrame({"epoch": [2], "test_image_top1%": [0.5], "test_pixel": [0.75]})
+    traced.to_csv(folder / "trace.csv", index=False)
 
+
+def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
     for settings, seed in (
         (small(), 1), (small(learning_rate=1e-4), 2), (small(), 2), (small(learning_rate=1e-4), 1),
         (small(width=8), 1),  # more than another rate
     ):  # fmt: skip
-        write(tmp_path, settings, seed=seed, files=files)
+        write(tmp_path, settings, seed=seed, files=_two_epochs)
     figure = dynamics.trace_figure(tmp_path, ("MPDD", "metal_plate"))
     losses, images, _ = figure.axes
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.0001", "0.001"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "learning rate 0.0001", "learning rate 0.001",
+    ]  # fmt: skip
     assert len(losses.lines) == 4
     untrained = 100 * own_records(tmp_path)[0].content["untrained"]["image"]["auroc"]
     for line in images.lines:
         assert line.get_ydata().tolist() == [untrained, 50.0]
     assert dynamics.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
+
+
+def test_budgets_along_the_training(tmp_path: Path) -> None:
+    for settings in (small(), small(epochs=500, t_max=500), small(learning_rate=1e-4)):
+        write(tmp_path, settings, files=_two_epochs)
+    part = ("MPDD", "metal_plate")
+    figure = dynamics.trace_figure(tmp_path, part, budgets.VARIED, budgets.named)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["40 epochs", "500 epochs"]
 
 
 def test_a_second_image_score_along_the_training(tmp_path: Path) -> None:
@@ -124,16 +136,3 @@ def test_losses_along_the_training(tmp_path: Path) -> None:
     assert found["epoch 10"].isna().all()
     trained(small(attention=False), 3, [0.5])  # a seed of its own
     assert dynamics.losses_along(tmp_path).empty
-
-
-def test_what_a_larger_budget_changes(tmp_path: Path) -> None:
-    for epochs, image in ((25, 0.5), (100, 0.75)):
-        for noise in (0.3, 0.0):
-            if (epochs, noise) != (25, 0.0):  # one budget alone is no comparison
-                settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
-                record(tmp_path, settings, image)
-    write(tmp_path, make_settings("replication"), 0.1, dataset="mine")  # another part of this name
-    table = dynamics.longer_training(tmp_path, ("MPDD", "metal_plate"))
-    assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
-    assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
-    assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"

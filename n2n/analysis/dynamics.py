@@ -1,10 +1,11 @@
-"""Along the training: detection, the losses and their jumps, and what more epochs change.
+"""Along the training: detection, the losses and their jumps.
 
 All from run records; the small study's runs are those of `n2n.analysis.sensitivity`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
 from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes
 
-BUDGETS = (25, 100)  # epochs; of `longer_training`
 ALONG = (2, 5, 10, 20, 40)  # epochs; of `losses_along`
 
 
@@ -41,27 +41,36 @@ def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
     ]
 
 
-def trace_figure(results: Path, part: Part) -> Figure:
-    """Detection and validation loss along the training, for each learning rate of the study.
+def trace_figure(
+    results: Path,
+    part: Part,
+    varied: Collection[str] = ("learning_rate",),
+    named: Callable[[Settings], str] = lambda settings: f"learning rate {settings.learning_rate:g}",
+) -> Figure:
+    """Detection and validation loss along the trainings of the small study, by what is ``varied``.
 
-    Thin: further seeds.
+    Their settings may differ from the study's base in what is ``varied``; ``named`` is what tells
+    the lines apart. Thin: further seeds.
     """
     figure, (columns,) = new_figure(1, 3, (11, 3.4))
     colours = plt.get_cmap("viridis")
     chosen = [
         (record, trace)
         for record, trace in traced(results)
-        if record.key.part == part and set(changes(record.settings, BASE)) <= {"learning_rate"}
+        if record.key.part == part and changes(record.settings, BASE).keys() <= set(varied)
     ]
-    chosen.sort(key=lambda item: (item[0].key.seed, item[0].settings.learning_rate))
-    rates = sorted({record.settings.learning_rate for record, _ in chosen})
-    named = set()
+    chosen.sort(
+        key=lambda item: (item[0].key.seed, *(getattr(item[0].settings, name) for name in varied))
+    )
+    names = list(dict.fromkeys(named(record.settings) for record, _ in chosen))
+    known = set()
     for record, trace in chosen:
         history = record.table("history.csv")
-        place = rates.index(record.settings.learning_rate)
-        style: dict[str, Any] = {"color": colours(0.15 + 0.7 * place / max(len(rates) - 1, 1))}
-        style |= {"lw": 0.7, "alpha": 0.6} if place in named else {"label": f"{rates[place]:g}"}
-        named.add(place)
+        name = named(record.settings)
+        place = names.index(name) / max(len(names) - 1, 1)
+        style: dict[str, Any] = {"color": colours(0.15 + 0.7 * place)}
+        style |= {"lw": 0.7, "alpha": 0.6} if name in known else {"label": name}
+        known.add(name)
         columns[0].plot(history["epoch"], history["validation_loss"], **style)
         for axes, column in (
             (columns[1], f"test_image_{BASE.image_score}"),
@@ -74,8 +83,7 @@ def trace_figure(results: Path, part: Part) -> Figure:
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
     if chosen:
         figure.legend(
-            *columns[0].get_legend_handles_labels(), title="learning rate",
-            loc="outside right upper",
+            *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
         )  # fmt: skip
     # The same scale in every figure, so that they can be compared
     columns[1].set(
@@ -261,41 +269,3 @@ def losses_along(results: Path) -> pd.DataFrame:
             rows.append(row | {f"epoch {epoch}": mean.get(epoch) for epoch in ALONG})
     columns = ["category", "network", "seeds", *(f"epoch {epoch}" for epoch in ALONG)]
     return pd.DataFrame(rows, columns=columns).round(1)
-
-
-def longer_training(results: Path, part: Part) -> pd.DataFrame:
-    """What four times the epochs change at full size, a column for each lambda, as text.
-
-    Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
-    the defects to that beside them.
-    """
-    runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
-    for record in own_records(results):
-        settings = record.settings
-        changed = changes(settings, PRESETS["replication"]).keys()
-        if record.key.part == part and changed <= {"noise", *BUDGET}:
-            of_seed = runs.setdefault((settings.noise, record.key.seed), {})
-            of_seed[settings.epochs] = record
-    table: dict[str, dict[str, str]] = {}
-    for (noise, _), of_seed in sorted(runs.items()):
-        if f"λ = {noise:g}" in table or not set(BUDGETS) <= of_seed.keys():
-            continue
-        values = [_localisation(of_seed[epochs]) for epochs in BUDGETS]
-        table[f"λ = {noise:g}"] = {
-            name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
-        }
-    frame = pd.DataFrame(table)
-    frame.index.name = f"{BUDGETS[0]} → {BUDGETS[1]} epochs"
-    return frame.reset_index()
-
-
-def _localisation(record: Record) -> dict[str, float]:
-    error = record.content["reconstruction"]["absolute"]
-    return {
-        "images, top 1 %": 100 * record.content["image_scores"]["top1%"]["auroc"],
-        "peak in the defect": 100 * record.content["peak_in_defect"]["maps"],
-        "pixels, average precision": 100 * record.metric("pixel", "ap"),
-        "pixels, AUROC": 100 * record.metric("pixel"),
-        "AUPRO": 100 * record.metric("pixel", "aupro"),
-        "error in the defects : beside them": error["defects"] / error["beside"],
-    }

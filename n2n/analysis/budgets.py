@@ -1,0 +1,96 @@
+"""What more epochs change: the length of a schedule, and the rule that ends it (Section 4.2).
+
+All from run records; the small study is that of `n2n.analysis.sensitivity`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from n2n.analysis.selection import means_over_seeds, own_records, varied_runs
+from n2n.analysis.sensitivity import BASE
+from n2n.records import Part, Record
+from n2n.settings import BUDGET, PRESETS, Settings, changes
+
+BUDGETS = (25, 100)  # epochs; of `longer_training`
+VARIED = ("epochs", "t_max", "patience")
+
+
+def named(settings: Settings) -> str:
+    """A budget for a reader: '500 epochs, T_max 100'."""
+    name = f"{settings.epochs} epochs"
+    if settings.t_max != settings.epochs:
+        name += f", T_max {settings.t_max}"
+    return name + (", to the end" if settings.patience >= settings.epochs > BASE.epochs else "")
+
+
+def small_table(results: Path) -> pd.DataFrame:
+    """The budgets of the small study, a row per part and budget: means over the seeds.
+
+    Of the parts that were run with several.
+
+    Columns: category, budget, which seeds, ended after, kept (epochs), AUROC of the test images by
+    three scores and of the test pixels, these pixels' average precision, AUROC of images with
+    synthetic defects by the top 1 %; all but the epochs in percent.
+    """
+    rows = []
+    for category, record in varied_runs(results, BASE, *VARIED):
+        content = record.content
+        scores = content["image_scores"]
+        rows.append(
+            {
+                "category": category,
+                "budget": named(record.settings),
+                "seed": record.key.seed,
+                "ended after": content["training"]["epochs"],
+                "kept": content["training"]["best_epoch"],
+                "images, top 1 %": 100 * scores["top1%"]["auroc"],
+                "by the mean": 100 * scores["mean"]["auroc"],
+                "by the maximum": 100 * scores["max"]["auroc"],
+                "pixels": 100 * record.metric("pixel"),
+                "average precision": 100 * record.metric("pixel", "ap"),
+                "synthetic": 100 * content["development"]["all"]["image_top1%"],
+            }
+        )
+    found = means_over_seeds(pd.DataFrame(rows))
+    return found[found["category"].duplicated(keep=False)].reset_index(drop=True)
+
+
+def longer_training(results: Path, part: Part) -> pd.DataFrame:
+    """What four times the epochs change at full size, a column for each lambda, as text.
+
+    Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
+    the defects to that beside them.
+    """
+    runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
+    for record in own_records(results):
+        settings = record.settings
+        changed = changes(settings, PRESETS["replication"]).keys()
+        if record.key.part == part and changed <= {"noise", *BUDGET}:
+            of_seed = runs.setdefault((settings.noise, record.key.seed), {})
+            of_seed[settings.epochs] = record
+    table: dict[str, dict[str, str]] = {}
+    for (noise, _), of_seed in sorted(runs.items()):
+        if f"λ = {noise:g}" in table or not set(BUDGETS) <= of_seed.keys():
+            continue
+        values = [_localisation(of_seed[epochs]) for epochs in BUDGETS]
+        table[f"λ = {noise:g}"] = {
+            name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
+        }
+    frame = pd.DataFrame(table)
+    frame.index.name = f"{BUDGETS[0]} → {BUDGETS[1]} epochs"
+    return frame.reset_index()
+
+
+def _localisation(record: Record) -> dict[str, float]:
+    error = record.content["reconstruction"]["absolute"]
+    return {
+        "images, top 1 %": 100 * record.content["image_scores"]["top1%"]["auroc"],
+        "peak in the defect": 100 * record.content["peak_in_defect"]["maps"],
+        "pixels, average precision": 100 * record.metric("pixel", "ap"),
+        "pixels, AUROC": 100 * record.metric("pixel"),
+        "AUPRO": 100 * record.metric("pixel", "aupro"),
+        "error in the defects : beside them": error["defects"] / error["beside"],
+    }
