@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from n2n.analysis import budgets, dynamics
 from n2n.analysis.selection import own_records
 from n2n.settings import Settings, make_settings
-from tests.records import record, small, write
+from tests.records import small, write
 
 
 def _two_epochs(folder: Path) -> None:
@@ -67,46 +65,6 @@ def test_a_second_image_score_along_the_training(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(line.get_ydata().tolist() == [50, 50] for line in axes.lines)
     assert dynamics.full_size_figure(tmp_path).legends == []  # no run of this preset
-
-
-def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
-    settings = make_settings("replication")
-    losses = {tmp_path: [1.0, 0.5, 0.75, 0.2, 0.3], tmp_path / "float32": [1.0, 0.5, 0.1]}
-    for root in losses:
-        record(root, settings, 0.9)
-        record(root, make_settings("replication", image_score="max"), 0.9)  # the same network
-        record(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
-    record(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
-    record(tmp_path, make_settings("replication", noise=0.2), 0.8)
-    record(tmp_path, make_settings("improved"), 0.8)  # the first by name, of the same network
-    for root, values in losses.items():
-        for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
-            content = json.loads((folder / "record.json").read_text())
-            content["training"] |= {"best_epoch": 4}
-            content["provenance"] = {"precision": "float32" if root.name == "float32" else "half"}
-            (folder / "record.json").write_text(json.dumps(content))
-            history = pd.DataFrame({"epoch": range(1, len(values) + 1), "train_loss": values})
-            history.to_csv(folder / "history.csv", index=False)
-    found = dynamics.jumps(tmp_path)
-    assert found[["run", "precision", "jump", "epoch", "kept"]].to_numpy().tolist() == [
-        ["learning rate 0.0005", "half", pytest.approx(1.5), 3, 4],
-        ["λ = 0.2", "half", pytest.approx(1.5), 3, 4],
-        ["λ = 0.3", "float32", pytest.approx(0.5), 2, 4],
-        ["λ = 0.3", "half", pytest.approx(1.5), 3, 4],
-    ]
-    (axes,) = dynamics.jumps_figure(found).axes
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names[2:] == ["λ = 0.3, seed 0, float32", "λ = 0.3, seed 0"]
-    table = dynamics.steadier_table(found)
-    by = ["learning rate", "precision"]
-    assert table[by].to_numpy().tolist() == [
-        ["0.0005", "half"], ["0.001", "float32"], ["0.001", "half"],
-    ]  # fmt: skip
-    assert dict(table.iloc[2]) == {
-        "category": "Metal Plate", "learning rate": "0.001", "precision": "half", "seed": 0,
-        "largest jump": "1.5", "images, synthetic": 80.0, "images": 90.0,
-        "images, maximum": 90.0, "pixels": 90.0, "found": "90 of 100 (1)",
-    }  # fmt: skip
 
 
 def test_losses_along_the_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Along the training: detection, the losses and their jumps.
+"""Along the training: detection, and the losses.
 
 All from run records; the small study's runs are those of `n2n.analysis.sensitivity`.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, PAPER, new_figure
+from n2n.analysis.figures import ANOMALOUS, NORMAL, OURS, new_figure
 from n2n.analysis.selection import (
     category_names,
     of_the_same_seeds,
@@ -23,11 +23,10 @@ from n2n.analysis.selection import (
     runs_of,
     varied_runs,
 )
-from n2n.analysis.sensitivity import ATTENTION, BASE, run_label, variant_label
-from n2n.analysis.tables import called_anomalous
+from n2n.analysis.sensitivity import ATTENTION, BASE, variant_label
 from n2n.paper import label
 from n2n.records import TRACE, Part, Record, find_records
-from n2n.settings import BUDGET, DETECTION, PRESETS, Settings, changes
+from n2n.settings import PRESETS, Settings, changes
 
 ALONG = (2, 5, 10, 20, 40)  # epochs; of `losses_along`
 
@@ -135,112 +134,6 @@ def full_size_figure(
             loc="outside lower center", ncols=2,
         )  # fmt: skip
     return figure
-
-
-def jumps(results: Path) -> pd.DataFrame:
-    """How steadily the full-size trainings of 100 epochs went: the largest jump of their loss.
-
-    A jump is the training loss of an epoch over the lowest before it. Those of
-    ``studies/precision.yaml``, in ``results/float32``, are among them.
-
-    Returns:
-        Columns: category, run, seed, precision, jump, epoch (of the jump), kept (the epoch of the
-        lowest validation loss), history, record.
-    """
-    rows, seen = [], set()
-    records = own_records(results) + own_records(results / "float32")
-    names = category_names(records)
-
-    def use(record: Record) -> int:
-        """How much the use of a network differs from the tables', which come first."""
-        return len(_changed(record).keys() & DETECTION)
-
-    for record in sorted(records, key=use):
-        changed = _changed(record)
-        whole = not changed.keys() & {"image_size", "width", "batch_size", *BUDGET}
-        trained = {name: value for name, value in changed.items() if name not in DETECTION}
-        precision = record.content["provenance"]["precision"]
-        part = record.key.part
-        once = (*part, record.key.seed, precision, *sorted(trained.items()))
-        if not whole or once in seen:  # a training may serve several runs
-            continue
-        seen.add(once)
-        history = record.table("history.csv")
-        over = history["train_loss"] / history["train_loss"].cummin().shift(1)
-        rows.append(
-            {
-                "category": names[part],
-                "run": run_label(trained, PRESETS["replication"]),
-                "seed": record.key.seed,
-                "precision": precision,
-                "jump": over.max(),
-                "epoch": int(history["epoch"][over.idxmax()]),
-                "kept": record.content["training"]["best_epoch"],
-                "history": history,
-                "record": record,
-            }
-        )
-    by = ["category", "run", "seed", "precision"]
-    columns = [*by, "jump", "epoch", "kept", "history", "record"]
-    return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True)
-
-
-def _changed(record: Record) -> dict[str, Any]:
-    return changes(record.settings, PRESETS["replication"])
-
-
-def jumps_figure(found: pd.DataFrame) -> Figure:
-    """The training loss of each training of `jumps` along its epochs, the wildest ones named."""
-    categories = list(dict.fromkeys(found["category"]))
-    figure, grid = new_figure(1, max(len(categories), 1), (9, 3.6), sharey=True)
-    wildest = found.sort_values("jump", ascending=False).index[:4]
-    wild = dict(zip(wildest, plt.get_cmap("tab10")(range(4)), strict=False))
-    for axes, category in zip(grid[0], categories, strict=False):
-        for row in found[found["category"] == category].itertuples():
-            name = f"{row.run}, seed {row.seed}" + (", float32" * (row.precision == "float32"))
-            style: dict[str, Any] = {"color": PAPER, "alpha": 0.5, "lw": 0.8}
-            single = row.precision == "float32" and not found["precision"].eq("float32").all()
-            if row.Index in wild or single:
-                style = {"color": wild.get(row.Index, "black"), "lw": 1.4, "label": name}
-            axes.plot(row.history["epoch"], row.history["train_loss"], **style)
-        axes.set(yscale="log", xlabel="epoch", title=category)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
-    grid[0, 0].set_ylabel("training loss, Eq. (9)")
-    return figure
-
-
-def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
-    """What a steadier training changes: the rows of `jumps` of the tables' network, at each rate.
-
-    AUROC in percent. *Synthetic*: on synthetic defects, for the choice between them; *found*: bad
-    test images above the threshold of `n2n detect`, and good ones in brackets.
-    """
-    rows = []
-    for row in found.itertuples():
-        content = row.record.content
-        if not _changed(row.record).keys() <= {"learning_rate"}:
-            continue
-        bad, good = called_anomalous(row.record)
-        rows.append(
-            {
-                "category": row.category,
-                "learning rate": f"{content['settings']['learning_rate']:g}",
-                "precision": row.precision,
-                "seed": row.seed,
-                "largest jump": f"{row.jump:.1f}",
-                "images, synthetic": 100 * content["development"]["all"]["image_top1%"],
-                "images": 100 * content["image_scores"]["top1%"]["auroc"],
-                "images, maximum": 100 * content["image_scores"]["max"]["auroc"],
-                "pixels": 100 * row.record.metric("pixel"),
-                "found": f"{bad} of {content['data']['test_anomalous']} ({good})",
-            }
-        )
-    by = ["category", "learning rate", "precision", "seed"]
-    columns = [
-        *by, "largest jump", "images, synthetic", "images", "images, maximum", "pixels", "found",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True).round(1)
 
 
 def losses_along(results: Path) -> pd.DataFrame:

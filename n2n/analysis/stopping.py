@@ -50,7 +50,7 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
     the largest. No epoch is chosen by it.
 
     Args:
-        found: of `n2n.analysis.dynamics.jumps`; those in half precision count.
+        found: of `n2n.analysis.jumps.of_trainings`; those in half precision count.
         attention: of the network; lambda may be any.
     """
     rows = []
