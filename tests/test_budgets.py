@@ -19,9 +19,15 @@ def test_four_times_the_epochs_at_full_size(tmp_path: Path) -> None:
                 record(tmp_path, settings, image)
     write(tmp_path, make_settings("replication"), 0.1, dataset="mine")  # another part of this name
     table = budgets.longer_training(tmp_path, ("MPDD", "metal_plate"))
-    assert list(table.columns) == ["25 → 100 epochs", "λ = 0.3"]
+    assert list(table.columns) == ["epochs", "λ = 0.3; 25 → 100"]
     assert dict(table.to_numpy().tolist())["images, top 1 %"] == "50.0 → 75.0"
     assert dict(table.to_numpy().tolist())["error in the defects : beside them"] == "4.0 → 4.0"
+    record(tmp_path, make_settings("replication", epochs=500), 0.8)
+    record(tmp_path, make_settings("replication", epochs=60), 0.3)  # no budget of this table
+    record(tmp_path, make_settings("replication"), 0.4, seed=1)
+    table = budgets.longer_training(tmp_path, ("MPDD", "metal_plate"))
+    images = table.set_index("epochs").loc["images, top 1 %", "λ = 0.3; 25 → 100 → 500"]
+    assert images == "50.0 → 75.0 → 80.0"
 
 
 def test_the_budgets_of_the_small_study(tmp_path: Path) -> None:

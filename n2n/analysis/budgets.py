@@ -5,6 +5,7 @@ All from run records; the small study is that of `n2n.analysis.sensitivity`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from n2n.analysis.sensitivity import BASE
 from n2n.records import Part, Record
 from n2n.settings import BUDGET, PRESETS, Settings, changes
 
-BUDGETS = (25, 100)  # epochs; of `longer_training`
+BUDGETS = (25, 100, 500)  # epochs at most; of `longer_training`
 VARIED = ("epochs", "t_max", "patience")
 
 
@@ -59,29 +60,34 @@ def small_table(results: Path) -> pd.DataFrame:
 
 
 def longer_training(results: Path, part: Part) -> pd.DataFrame:
-    """What four times the epochs change at full size, a column for each lambda, as text.
+    """What more epochs change at full size, a column for each lambda, as text.
 
-    Of the seeds that were run with both budgets the first; percent, and the ratio of the error in
-    the defects to that beside them.
+    Of the seeds that were run with two of `BUDGETS` or more the one with the most; percent, and the
+    ratio of the error in the defects to that beside them.
     """
-    runs: dict[tuple[float, int], dict[int, Record]] = {}  # by lambda and seed, then by budget
+    runs: dict[float, dict[int, dict[int, Record]]] = {}  # by lambda, then seed, then budget
     for record in own_records(results):
         settings = record.settings
         changed = changes(settings, PRESETS["replication"]).keys()
-        if record.key.part == part and changed <= {"noise", *BUDGET}:
-            of_seed = runs.setdefault((settings.noise, record.key.seed), {})
-            of_seed[settings.epochs] = record
+        if record.key.part == part and changed <= {"noise", *BUDGET} and settings.epochs in BUDGETS:
+            of_noise = runs.setdefault(settings.noise, {})
+            of_noise.setdefault(record.key.seed, {})[settings.epochs] = record
     table: dict[str, dict[str, str]] = {}
-    for (noise, _), of_seed in sorted(runs.items()):
-        if f"λ = {noise:g}" in table or not set(BUDGETS) <= of_seed.keys():
-            continue
-        values = [_localisation(of_seed[epochs]) for epochs in BUDGETS]
-        table[f"λ = {noise:g}"] = {
-            name: f"{values[0][name]:.1f} → {values[1][name]:.1f}" for name in values[0]
-        }
+    for noise, of_noise in sorted(runs.items()):
+        of_seed = max(of_noise.values(), key=len)
+        if len(of_seed) > 1:
+            budgets = sorted(of_seed)
+            values = [_localisation(of_seed[epochs]) for epochs in budgets]
+            table[f"λ = {noise:g}; {_arrows(budgets)}"] = {
+                name: _arrows(f"{value[name]:.1f}" for value in values) for name in values[0]
+            }
     frame = pd.DataFrame(table)
-    frame.index.name = f"{BUDGETS[0]} → {BUDGETS[1]} epochs"
+    frame.index.name = "epochs"
     return frame.reset_index()
+
+
+def _arrows(values: Iterable[object]) -> str:
+    return " → ".join(map(str, values))
 
 
 def _localisation(record: Record) -> dict[str, float]:
