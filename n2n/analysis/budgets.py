@@ -16,15 +16,13 @@ from n2n.records import Part, Record
 from n2n.settings import BUDGET, PRESETS, Settings, changes
 
 BUDGETS = (25, 100, 500)  # epochs at most; of `longer_training`
-VARIED = ("epochs", "t_max", "patience")
+VARIED = ("epochs", "t_max")
 
 
 def named(settings: Settings) -> str:
     """A budget for a reader: '500 epochs, T_max 100'."""
     name = f"{settings.epochs} epochs"
-    if settings.t_max != settings.epochs:
-        name += f", T_max {settings.t_max}"
-    return name + (", to the end" if settings.patience >= settings.epochs > BASE.epochs else "")
+    return name if settings.t_max == settings.epochs else f"{name}, T_max {settings.t_max}"
 
 
 def small_table(results: Path) -> pd.DataFrame:
@@ -55,7 +53,11 @@ def small_table(results: Path) -> pd.DataFrame:
                 "synthetic": 100 * content["development"]["all"]["image_top1%"],
             }
         )
-    found = means_over_seeds(pd.DataFrame(rows))
+    columns = [
+        "category", "budget", "seed", "ended after", "kept", "images, top 1 %", "by the mean",
+        "by the maximum", "pixels", "average precision", "synthetic",
+    ]  # fmt: skip
+    found = means_over_seeds(pd.DataFrame(rows, columns=columns))
     return found[found["category"].duplicated(keep=False)].reset_index(drop=True)
 
 

@@ -66,6 +66,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "augmentation": {"flips": "training images flipped"},
     "weight_average": {0.99: "running mean of the weights"},
     "noise": {0.0: "λ = 0 (no noise)", 0.2: "λ = 0.2", 0.4: "λ = 0.4"},
+    "t_max": {100: "T_max 100"},
 }
 
 
