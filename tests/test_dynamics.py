@@ -16,8 +16,8 @@ from tests.records import small, write
 def _two_epochs(folder: Path) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "validation_loss": [0.2, 0.1]})
     table.to_csv(folder / "history.csv", index=False)
-    traced = pd.DataFrame({"epoch": [2], "test_image_top1%": [0.5], "test_pixel": [0.75]})
-    traced.to_csv(folder / "trace.csv", index=False)
+    aurocs = {"test_image_top1%": [0.5], "test_image_mean": [0.6], "test_pixel": [0.75]}
+    pd.DataFrame({"epoch": [2]} | aurocs).to_csv(folder / "trace.csv", index=False)
 
 
 def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
     ):  # fmt: skip
         write(tmp_path, settings, seed=seed, files=_two_epochs)
     figure = dynamics.trace_figure(tmp_path, ("MPDD", "metal_plate"))
-    losses, images, _ = figure.axes
+    losses, images, by_mean, pixels = figure.axes
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "learning rate 0.0001", "learning rate 0.001",
     ]  # fmt: skip
@@ -35,6 +35,9 @@ def test_the_seeds_of_a_learning_rate_share_a_name(tmp_path: Path) -> None:
     untrained = 100 * own_records(tmp_path)[0].content["untrained"]["image"]["auroc"]
     for line in images.lines:
         assert line.get_ydata().tolist() == [untrained, 50.0]
+    # By the mean, the untrained network's is not on record
+    assert [line.get_ydata().tolist() for line in by_mean.lines] == 4 * [[60.0]]
+    assert [line.get_xdata().tolist() for line in pixels.lines] == 4 * [[0, 2]]
     assert dynamics.trace_figure(tmp_path, ("MPDD", "tubes")).axes[0].lines[:] == []
 
 

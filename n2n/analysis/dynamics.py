@@ -29,6 +29,9 @@ from n2n.records import TRACE, Part, Record, find_records
 from n2n.settings import PRESETS, Settings, changes
 
 ALONG = (2, 5, 10, 20, 40)  # epochs; of `losses_along`
+TRACED = {  # what `trace_figure` shows; and under which level the untrained network's is known
+    f"test_image_{BASE.image_score}": "image", "test_image_mean": None, "test_pixel": "pixel",
+}  # fmt: skip
 
 
 def traced(results: Path) -> list[tuple[Record, pd.DataFrame]]:
@@ -51,7 +54,7 @@ def trace_figure(
     Their settings may differ from the study's base in what is ``varied``; ``named`` is what tells
     the lines apart. Thin: further seeds.
     """
-    figure, (columns,) = new_figure(1, 3, (11, 3.4))
+    figure, (columns,) = new_figure(1, 4, (12, 3.2))
     colours = plt.get_cmap("viridis")
     chosen = [
         (record, trace)
@@ -71,13 +74,11 @@ def trace_figure(
         style |= {"lw": 0.7, "alpha": 0.6} if name in known else {"label": name}
         known.add(name)
         columns[0].plot(history["epoch"], history["validation_loss"], **style)
-        for axes, column in (
-            (columns[1], f"test_image_{BASE.image_score}"),
-            (columns[2], "test_pixel"),
-        ):
-            untrained = record.content["untrained"]["pixel" if "pixel" in column else "image"]
-            epochs = np.concatenate([[0], trace["epoch"]])
-            values = np.concatenate([[untrained["auroc"]], trace[column]])
+        for axes, (column, level) in zip(columns[1:], TRACED.items(), strict=True):
+            epochs, values = trace["epoch"].to_numpy(), trace[column].to_numpy()
+            if level is not None:
+                untrained = record.content["untrained"][level]["auroc"]
+                epochs, values = np.insert(epochs, 0, 0), np.insert(values, 0, untrained)
             axes.plot(epochs, 100 * values, "o-", ms=3 if "label" in style else 1, **style)
     columns[0].set(xlabel="epoch", ylabel="validation loss", yscale="log", title="Loss")
     if chosen:
@@ -85,10 +86,12 @@ def trace_figure(
             *columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
         )  # fmt: skip
     # The same scale in every figure, so that they can be compared
-    columns[1].set(
-        xlabel="epoch", ylabel="%", title=f"Image AUROC ({BASE.image_score})", ylim=(0, 102)
-    )
-    columns[2].set(xlabel="epoch", ylabel="%", title="Pixel AUROC", ylim=(50, 102))
+    for axes, name, low in (
+        (columns[1], f"Images, {BASE.image_score}", 0), (columns[2], "Images, mean", 0),
+        (columns[3], "Pixels", 50),
+    ):  # fmt: skip
+        axes.set(xlabel="epoch", title=name, ylim=(low, 102))
+    columns[1].set_ylabel("AUROC, %")
     figure.suptitle(label(part[1]))
     return figure
 
