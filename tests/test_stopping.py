@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from n2n.analysis.dynamics import jumps
+from n2n.analysis.jumps import of_trainings
 from n2n.analysis.stopping import stop, stopping_table
 from n2n.settings import make_settings
 from tests.records import write
@@ -66,7 +66,7 @@ def test_what_each_rule_makes_of_a_training(tmp_path: Path) -> None:
     trained(1, creeping, falling, 100)
     up = np.concatenate([falling[:20], np.full(20, 1.0)])
     trained(2, up, falling[:40], 20)
-    found = stopping_table(jumps(tmp_path)).set_index(["loss", "least step"])
+    found = stopping_table(of_trainings(tmp_path)).set_index(["loss", "least step"])
     assert found["ended"].to_dict() == {
         ("validation", "any"): "1 of 3",
         ("training", "any"): "0 of 2",  # of the third nobody knows
@@ -79,16 +79,16 @@ def test_what_each_rule_makes_of_a_training(tmp_path: Path) -> None:
     assert row[["after epoch", "kept", "traced", "images", "pixels"]].to_list() == [
         "35 (30 to 40)", "15 (10 to 20)", 1, "+20.0", "-40.0"
     ]  # fmt: skip
-    assert stopping_table(jumps(tmp_path), attention=False).empty
+    assert stopping_table(of_trainings(tmp_path), attention=False).empty
 
     trained(0, falling, falling, 100, attention=False)
     trained(1, creeping, falling, 100, noise=0.2)
     trained(3, creeping, falling, 100, precision="float32")  # is left out
     trained(3, creeping, falling, 100, batch_size=1)  # so is this
-    both = stopping_table(jumps(tmp_path)).set_index(["loss", "least step"])
+    both = stopping_table(of_trainings(tmp_path)).set_index(["loss", "least step"])
     row = both.loc[("validation", "5 %")]
     assert (row["ended"], row["traced"]) == ("3 of 4", 2)
     assert row["images"] == "+20.0 (+20.0 to +20.0)"
-    bare = stopping_table(jumps(tmp_path), attention=False)
+    bare = stopping_table(of_trainings(tmp_path), attention=False)
     assert set(bare["ended"]) == {"0 of 1"}
     assert set(bare["images"]) == {""}
