@@ -39,9 +39,9 @@ def test_the_budgets_of_the_small_study(tmp_path: Path) -> None:
         record(tmp_path, settings, image)
     record(tmp_path, small(), 0.6, seed=1)
     write(tmp_path, small(), 0.9, category="tubes")  # of one budget
-    found = budgets.small_table(tmp_path).set_index("at most")
+    found = budgets.small_table(tmp_path).set_index("epochs, at most")
     assert list(found.index) == [
-        "40 epochs", "80 epochs, T_max 40", "500 epochs, T_max 100", "500 epochs",
+        "40", "80, T_max 40", "500, T_max 100", "500",
     ]  # fmt: skip
     assert found["images, top 1 %"].tolist() == pytest.approx([55, 60, 80, 70])
     assert found["defects hidden"].tolist() == [50] * 4

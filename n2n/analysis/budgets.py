@@ -29,8 +29,8 @@ def named(settings: Settings) -> str:
 def small_table(results: Path) -> pd.DataFrame:
     """The budgets of the small study, a row per part and budget: means over the seeds.
 
-    Of the parts that were run with several. Columns: category, at most (epochs), which seeds,
-    ended after (epochs), AUROC of the test images by the top 1 % and by the mean of the map, of the
+    Of the parts that were run with several. Columns: category, epochs at most, which seeds, ended
+    after (epochs), AUROC of the test images by the top 1 % and by the mean of the map, of the
     latter with the defects hidden where all seeds have that, of the test pixels, these pixels'
     average precision, and AUROC of images with synthetic defects by the top 1 %; in percent.
     """
@@ -41,7 +41,7 @@ def small_table(results: Path) -> pd.DataFrame:
         rows.append(
             {
                 "category": category,
-                "at most": named(record.settings),
+                "epochs, at most": named(record.settings).replace(" epochs", ""),
                 "seed": record.key.seed,
                 "ended after": content["training"]["epochs"],
                 "images, top 1 %": 100 * scores["top1%"]["auroc"],
@@ -53,7 +53,7 @@ def small_table(results: Path) -> pd.DataFrame:
             }
         )
     columns = [
-        "category", "at most", "seed", "ended after", "images, top 1 %", "by the mean",
+        "category", "epochs, at most", "seed", "ended after", "images, top 1 %", "by the mean",
         "defects hidden", "pixels", "average precision", "synthetic",
     ]  # fmt: skip
     found = means_over_seeds(pd.DataFrame(rows, columns=columns), digits=None)
