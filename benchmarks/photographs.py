@@ -195,7 +195,7 @@ def full_size(
         for name, record, run in runs_at_hand(folder, root, device):
             full = run.settings.image_size == PRESETS["replication"].image_size
             if full and not record.content["training"].get("by"):  # each training once
-                single = record.content["provenance"]["precision"] == "float32"
+                single = record.precision == "float32"
                 yield name + ", float32" * single, run
 
 

@@ -113,8 +113,7 @@ def run_of(record: Record) -> Run:
     """
     key = record.key
     settings = record.settings if key.method == "n2n" else record.baseline
-    precision = record.content["provenance"]["precision"]
-    return Run(key.dataset, key.category, settings, key.seed, precision=precision)
+    return Run(key.dataset, key.category, settings, key.seed, precision=record.precision)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class Record:
         """What a run of another method was made with."""
         return BaselineSettings(**self.content["settings"])
 
+    @property
+    def precision(self) -> str:
+        """What the network was trained in: 'bfloat16' or 'float32'."""
+        return str(self.content["provenance"]["precision"])
+
     def metric(self, level: str, name: str = "auroc") -> float:
         """A metric from 0 to 1 by level, 'image' or 'pixel'; NaN where it is not defined."""
         return float(self.content["metrics"][level][name])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from n2n.analysis import budgets, dynamics
 from n2n.analysis.selection import own_records
-from n2n.settings import Settings, make_settings
+from n2n.settings import BUDGET, Settings, make_settings
 from tests.records import small, write
 
 
@@ -45,7 +45,7 @@ def test_budgets_along_the_training(tmp_path: Path) -> None:
     for settings in (small(), small(epochs=500, t_max=500), small(learning_rate=1e-4)):
         write(tmp_path, settings, files=_two_epochs)
     part = ("MPDD", "metal_plate")
-    figure = dynamics.trace_figure(tmp_path, part, budgets.VARIED, budgets.named)
+    figure = dynamics.trace_figure(tmp_path, part, BUDGET, budgets.named)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["40 epochs", "500 epochs"]
 

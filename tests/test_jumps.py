@@ -57,13 +57,14 @@ def test_how_many_trainings_jump(tmp_path: Path) -> None:
     def trained(settings: Settings, losses: list[float], seed: int = 0, **content: object) -> None:
         def files(folder: Path) -> None:
             table = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses})
+            table["validation_loss"] = [1.0, losses[1], 4 * seed or losses[1]]
             table.to_csv(folder / "history.csv", index=False)
 
         write(tmp_path, settings, seed=seed, files=files, **content)
 
     single = {"provenance": {"precision": "float32"}}
     trained(make_settings("replication"), [1.0, 0.5, 0.8])  # 1.6-fold
-    trained(make_settings("replication", noise=0.0), [1.0, 0.5, 0.7])
+    trained(make_settings("replication", noise=0.0), [1.0, 0.5, 0.7], 1)  # held out: 8-fold
     trained(make_settings("replication"), [1.0, 0.1, 0.9], 1, **single)
     trained(make_settings("replication", noise_grain=8), [1.0, 0.2, 1.0])  # 5-fold
     trained(make_settings("replication", learning_rate=5e-4), [1.0, 0.2, 1.0])
@@ -74,5 +75,6 @@ def test_how_many_trainings_jump(tmp_path: Path) -> None:
     trained(small(), [1.0, 0.3, 0.9], 1, **single)
     found = jumps.count_table(tmp_path, jumps.of_trainings(tmp_path))
     assert found.iloc[:, 1:].to_numpy().tolist() == [
-        [2, 1, "1.6-fold"], [0, 0, ""], [1, 1, "5.0-fold"], [0, 0, ""], [2, 1, "2.0-fold"],
+        [2, 1, "1.6-fold", 1, "8.0-fold"], [0, 0, "", 0, ""], [1, 1, "5.0-fold", 0, "1.0-fold"],
+        [0, 0, "", 0, ""], [2, 1, "2.0-fold", 0, "1.0-fold"],
     ]  # fmt: skip

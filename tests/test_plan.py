@@ -51,8 +51,7 @@ def test_every_committed_record_has_the_precision_that_its_study_asks_for() -> N
     for run in (run for path in SHIPPED for run in read_study(path).runs):
         asked.setdefault(run.key, set()).add(run.precision)
     for record in committed_records():
-        there = record.content["provenance"]["precision"]
-        assert asked[record.key] & {"auto", there}, record.folder
+        assert asked[record.key] & {"auto", record.precision}, record.folder
 
 
 def test_the_exercises_records_are_those_of_their_study() -> None:
@@ -70,7 +69,7 @@ def test_a_committed_record_is_made_again_by_its_command() -> None:
         assert run.key == record.key
         _, name, *arguments = shlex.split(run.command)
         given = main.commands[name].make_context(name, arguments).params
-        assert given["precision"] == record.content["provenance"]["precision"]
+        assert given["precision"] == record.precision
         changes = dict(_parse_setting(text) for text in given["changes"])
         if record.key.method == "n2n":
             assert make_settings(given["preset"], **changes) == run.settings

@@ -21,6 +21,7 @@ from n2n.demo_data import draw
 from n2n.loss import error_map, gaussian_filter
 from n2n.records import Record
 from n2n.settings import make_settings
+from tests.test_metrics import delong
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -179,12 +180,7 @@ def test_the_interval_of_metal_plate_by_delong_s_variance() -> None:
     ends = []
     for run in runs("metal_plate"):
         scores = pd.read_csv(run.folder / "scores.csv")
-        bad = scores["anomalous"].to_numpy(bool)
-        score = scores["top1%"].to_numpy()
-        wins = (score[bad][:, None] > score[~bad]).astype(float)
-        assert len(set(score)) == len(score)  # no ties
-        area = wins.mean()
-        variance = sum(wins.mean(a).var(ddof=1) / wins.shape[1 - a] for a in (0, 1))
+        area, variance = delong(scores["top1%"].to_numpy(), scores["anomalous"].to_numpy(bool))
         reach = 1.96 * variance**0.5 / (area * (1 - area))  # on the scale of the logit
         middle = np.log(area / (1 - area))
         ends.append(100 / (1 + np.exp(-(middle + np.array([-reach, reach])))))
@@ -204,3 +200,14 @@ def test_how_wide_thirty_images_leave_an_interval() -> None:
     enough = next(percent for percent in range(90, 100) if width(percent / 100) < 10)
     sentence = f"from an AUROC of {enough} % on (at 89.3 it is {width(0.893):.0f} wide"
     assert sentence in text("book/metrics.md")
+
+
+def test_the_rate_at_which_the_rule_ends_long_trainings() -> None:
+    ends = []
+    for record in own_records(ROOT / "results"):
+        settings = record.settings
+        if settings.epochs == settings.t_max == 500 and settings.image_size == 128:
+            rate = record.table("history.csv")["learning_rate"]
+            ends.append(100 * rate.iloc[-1] / rate.iloc[0])
+    sentence = f"while the rate is still {min(ends):.0f} to {max(ends):.0f} % of its first value"
+    assert sentence in text("notebooks/dynamics.ipynb")

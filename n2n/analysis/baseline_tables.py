@@ -60,7 +60,7 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
 
 
 def _label(record: Record, budget: bool = True) -> str:
-    return row_label(record.baseline, record.content["provenance"]["precision"], budget)
+    return row_label(record.baseline, record.precision, budget)
 
 
 def _row(cell: Any, records: list[Record]) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from n2n.records import Record
 from n2n.settings import BUDGET, DETECTION, PRESETS, changes
 
 JUMP = 1.5  # times the lowest loss before
+LOSSES = {  # the columns of `count_table`
+    "train_loss": ("jump", "the farthest"),
+    "validation_loss": ("on held-out images", "their farthest"),
+}
 KINDS = {  # of full-size trainings, by what they change besides the noise
     frozenset[str](): "of the tables, with residual attention",
     frozenset({"c1", "c2"}): "with squared constants",
@@ -50,20 +54,19 @@ def of_trainings(results: Path) -> pd.DataFrame:
         changed = _changed(record)
         whole = not changed.keys() & {"image_size", "width", "batch_size", *BUDGET}
         trained = {name: value for name, value in changed.items() if name not in DETECTION}
-        precision = record.content["provenance"]["precision"]
         part = record.key.part
-        once = (*part, record.key.seed, precision, *sorted(trained.items()))
+        once = (*part, record.key.seed, record.precision, *sorted(trained.items()))
         if not whole or once in seen:  # a training may serve several runs
             continue
         seen.add(once)
         history = record.table("history.csv")
-        over = _rises(history)
+        over = _rises(history["train_loss"])
         rows.append(
             {
                 "category": names[part],
                 "run": run_label(trained, PRESETS["replication"]),
                 "seed": record.key.seed,
-                "precision": precision,
+                "precision": record.precision,
                 "jump": over.max(),
                 "epoch": int(history["epoch"][over.idxmax()]),
                 "kept": record.content["training"]["best_epoch"],
@@ -76,9 +79,9 @@ def of_trainings(results: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(by, ignore_index=True)
 
 
-def _rises(history: pd.DataFrame) -> pd.Series[float]:
-    """Each epoch's training loss over the lowest before it."""
-    return history["train_loss"] / history["train_loss"].cummin().shift(1)
+def _rises(losses: pd.Series[float]) -> pd.Series[float]:
+    """Each epoch's loss over the lowest before it."""
+    return losses / losses.cummin().shift(1)
 
 
 def _changed(record: Record) -> dict[str, Any]:
@@ -142,33 +145,32 @@ def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
 def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
     """How many trainings at the usual rate jump, in half precision, by their kind; as text.
 
-    The small study's are among them, whatever they change but the rate. A training that serves
-    several runs counts once, by its losses.
+    By the training loss, and by that on the held-out images. The small study's are among them,
+    whatever they change but the rate. A training that serves several runs counts once, by its
+    losses.
 
     Args:
         results: folder of the runs.
         found: those at full size, of `of_trainings`.
     """
-    kinds: dict[str, list[float]] = {kind: [] for kind in KINDS.values()}
+    kinds: dict[str, list[pd.DataFrame]] = {kind: [] for kind in KINDS.values()}
     for row in found[found["precision"] == "bfloat16"].itertuples():
         kind = KINDS.get(frozenset(_changed(row.record).keys() - DETECTION - {"noise"}))
         if kind is not None:
-            kinds[kind].append(row.jump)
+            kinds[kind].append(row.history)
     small = {}
     for record in own_records(results):
         usual = record.settings.learning_rate == BASE.learning_rate
-        half = record.content["provenance"]["precision"] == "bfloat16"
-        if usual and half and in_study(record.settings):
+        if usual and record.precision == "bfloat16" and in_study(record.settings):
             history = record.table("history.csv")
-            small[tuple(history["train_loss"])] = _rises(history).max()
+            small[tuple(history["train_loss"])] = history
     kinds["of the small study, half as large and half as wide"] = list(small.values())
-    rows = [
-        {
-            "trainings at 10⁻³": kind,
-            "how many": len(rises),
-            "jump": sum(rise > JUMP for rise in rises),
-            "the farthest": f"{max(rises):.1f}-fold" if rises else "",
-        }
-        for kind, rises in kinds.items()
-    ]
+    rows = []
+    for kind, histories in kinds.items():
+        counted: dict[str, object] = {"trainings at 10⁻³": kind, "how many": len(histories)}
+        for loss, (jump, farthest) in LOSSES.items():
+            rises = [_rises(history[loss]).max() for history in histories]
+            counted[jump] = sum(rise > JUMP for rise in rises)
+            counted[farthest] = f"{max(rises):.1f}-fold" if rises else ""
+        rows.append(counted)
     return pd.DataFrame(rows)

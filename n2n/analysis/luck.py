@@ -81,22 +81,24 @@ def of_trainings(runs: pd.DataFrame) -> pd.DataFrame:
     ``of a training`` is the standard deviation that `fit` leaves to luck, ``degrees`` its degrees
     of freedom, ``of two`` how far two equal choices may lie apart that were trained once each: with
     a chance of 95 %, by Student's distribution. ``steady`` is the same without the three variants
-    that scatter most, which is shorter even where luck is equal.
+    that scatter most, which is shorter even where luck is equal; ``share`` is their part of the
+    squared distances of all trainings from the means of their variants.
 
     Returns:
-        Index: category, level. Columns: of a training, degrees, of two, steady; all but the degrees
-        in points.
+        Index: category, level. Columns: of a training, degrees, of two, steady, share (0 to 1); the
+        first, third and fourth in points.
     """
     rows = {}
     for place, data in runs.groupby(["category", "level"], sort=False):
         trained = _trainings(data)
         squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
-        least = squares.drop(BASE_NAME, errors="ignore").nlargest(3).index
-        every, steady = fit(trained), fit(trained[~trained["variant"].isin(least)])
+        least = squares.drop(BASE_NAME, errors="ignore").nlargest(3)
+        every, steady = fit(trained), fit(trained[~trained["variant"].isin(least.index)])
         of_two = [half_width(found.deviation * 2**0.5, found.degrees) for found in (every, steady)]
-        rows[place] = (every.deviation, every.degrees, *of_two)
+        share = least.sum() / squares.sum() if squares.any() else np.nan
+        rows[place] = (every.deviation, every.degrees, *of_two, share)
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    columns = ["of a training", "degrees", "of two", "steady"]
+    columns = ["of a training", "degrees", "of two", "steady", "share"]
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
@@ -110,8 +112,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             "two trainings": f"± {reach:.1f}",
             "three of each": f"± {reach / np.sqrt(3):.1f}",
             "two, without the three least steady variants": f"± {steady:.1f}",
+            "their share of the scatter": f"{100 * share:.0f} %",
         }
-        for (category, level), (trained, degrees, reach, steady) in of_trainings(runs).iterrows()
+        for (category, level), (trained, degrees, reach, steady, share) in of_trainings(
+            runs
+        ).iterrows()
         if degrees
     )
 
@@ -164,8 +169,8 @@ def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def beyond_table(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """What `after_holm` leaves of the test images, seed by seed, as text.
+def beyond_table(runs: pd.DataFrame, beyond: pd.DataFrame) -> pd.DataFrame:
+    """What exceeds luck, seed by seed and the largest effect first, as text.
 
     Beside the effect stand its differences from the base with the same seed, and what Welch's test
     says of the two scatters alone, without the other choices and each asked alone: the chance of
@@ -173,10 +178,9 @@ def beyond_table(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: of `n2n.analysis.sensitivity.study_runs`.
-        found: their effects, of `n2n.analysis.effects.of_choices`.
+        beyond: of their effects those that `after_holm` names.
     """
     rows = []
-    beyond = found[after_holm(found) & found["level"].ne("synthetic")]
     for row in beyond.sort_values("effect", key=abs, ascending=False, kind="stable").itertuples():
         data = runs[runs["category"].eq(row.category) & runs["level"].eq(row.level)]
         by_seed = of_shared_seeds(data).pivot(index="seed", columns="variant", values="auroc")

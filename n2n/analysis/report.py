@@ -34,7 +34,7 @@ def heading(record: Record) -> str:
         nature += f"kept epoch {training['best_epoch']}."
         method = key.method
     else:
-        method = row_label(record.baseline, content["provenance"]["precision"])
+        method = row_label(record.baseline, record.precision)
     return (
         f"[{badge}]{{.badge-{badge}}} **{escape_markdown(f'{key.dataset} / {key.category}')}**, "
         f"{escape_markdown(method)}, `{key.variant.replace('`', '')}`, seed {key.seed}. {nature}"

@@ -125,7 +125,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
     usual: dict[Part, set[str]] = {}  # the precisions of the base
     for record in inside:
         if not changes(record.settings, base):
-            usual.setdefault(record.key.part, set()).add(_precision(record))
+            usual.setdefault(record.key.part, set()).add(record.precision)
     there = {(r.key.part, r.key.seed, r.settings) for r in inside}
     known = {(other.key.part, other.key.seed, other.settings) for other in scored}
     inside = [r for r in inside if (r.key.part, r.key.seed, r.settings) not in known] + scored
@@ -141,7 +141,7 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
                 dataclasses.replace(settings, image_score=score),
             ) in there:
                 continue  # the same training
-        precision = _precision(record)
+        precision = record.precision
         odd = precision not in usual.get(record.key.part, {precision})
         aurocs = {
             level: (record.metric(level), content["untrained"][level]["auroc"])
@@ -170,10 +170,6 @@ def study_runs(results: Path, base: Settings = BASE) -> pd.DataFrame:
         "category", "variant", "changed", "seed", "level", "auroc", "untrained", "stage", "record",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
-
-
-def _precision(record: Record) -> str:
-    return str(record.content["provenance"]["precision"])
 
 
 def _scored(record: Record) -> list[Record]:
