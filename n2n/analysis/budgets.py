@@ -18,37 +18,39 @@ def named(settings: Settings) -> str:
     return name if settings.t_max == settings.epochs else f"{name}, T_max {settings.t_max}"
 
 
-def table(results: Path, base: Settings) -> pd.DataFrame:
-    """Trainings of several budgets, around ``base``, as text: means over the seeds.
+def table(results: Path, base: Settings, category: str) -> pd.DataFrame:
+    """Trainings of several budgets, around ``base``, as text: a column each, means over the seeds.
 
-    Of each part and λ those seeds that have the most budgets, of two or more.
+    At each λ of those seeds that have the most budgets, of two or more.
 
     Returns:
-        Columns: category, λ, epochs at most, seeds, ended after (epochs); AUROC of the test images
-        by the top 1 % and by the mean of the map, of the latter with the defects hidden (where all
-        seeds have that), of images with synthetic defects by the top 1 %, and of the test pixels;
-        these pixels' average precision, AUPRO, and how often the peak of the map is in the defect;
-        all in percent.
+        Rows: λ, seeds, epochs after which they ended; AUROC of the test images by the top 1 % and
+        by the mean of the map, of the latter with the defects hidden (where all seeds have that),
+        of images with synthetic defects by the top 1 %, and of the test pixels; these pixels'
+        average precision, AUPRO, and how often the peak of the map is in the defect; all in
+        percent.
     """
-    columns = ["category", "λ", "epochs, at most", "seed"]
     rows = [
         {
-            "category": category,
-            "λ": f"{record.settings.noise:g}",
             "epochs, at most": named(record.settings).replace(" epochs", ""),
+            "λ": f"{record.settings.noise:g}",
             "seed": record.key.seed,
             **_measured(record),
         }
-        for category, record in varied_runs(results, base, "noise", *sorted(BUDGET))
+        for _, record in varied_runs(results, base, "noise", *sorted(BUDGET), category=category)
     ]
-    runs = pd.DataFrame(rows, columns=None if rows else columns)
-    of_seed = runs.groupby(["category", "λ", "seed"])["seed"].transform("size")
-    most = of_seed.groupby([runs["category"], runs["λ"]]).transform("max")
-    means = means_over_seeds(runs[of_seed.eq(most) & most.gt(1)], digits=None)
-    for name in means.columns[len(columns) :]:
-        digits = {"ended after": 0, "average precision": 2}.get(name, 1)
+    runs = pd.DataFrame(rows, columns=None if rows else ["λ", "seed"])
+    of_seed = runs.groupby(["λ", "seed"])["seed"].transform("size")
+    most = of_seed.groupby(runs["λ"]).transform("max")
+    compared = runs[of_seed.eq(most) & most.gt(1)]
+    if compared.empty:
+        return pd.DataFrame()
+    means = means_over_seeds(compared, digits=None)
+    for name in means.columns[3:]:
+        digits = {"ended after": 0, "pixels, average precision": 2}.get(name, 1)
         means[name] = [f"{mean:.{digits}f}" if mean == mean else "–" for mean in means[name]]
-    return means.rename(columns={"which seeds": "seeds"})
+    named_rows = means.rename(columns={"which seeds": "seeds"}).set_index("epochs, at most").T
+    return named_rows.rename_axis(index="epochs, at most", columns=None).reset_index()
 
 
 def _measured(record: Record) -> dict[str, float]:
@@ -56,12 +58,12 @@ def _measured(record: Record) -> dict[str, float]:
     scores = content["image_scores"]
     return {
         "ended after": content["training"]["epochs"],
-        "images, top 1 %": 100 * scores["top1%"]["auroc"],
-        "by the mean": 100 * scores["mean"]["auroc"],
-        "defects hidden": 100 * content.get("hidden_alike", {}).get("mean", np.nan),
-        "synthetic": 100 * content["development"]["all"]["image_top1%"],
-        "pixels": 100 * record.metric("pixel"),
-        "average precision": 100 * record.metric("pixel", "ap"),
+        "images, by the top 1 %": 100 * scores["top1%"]["auroc"],
+        "images, by the mean": 100 * scores["mean"]["auroc"],
+        "the same, defects hidden": 100 * content.get("hidden_alike", {}).get("mean", np.nan),
+        "images, synthetic defects": 100 * content["development"]["all"]["image_top1%"],
+        "pixels, AUROC": 100 * record.metric("pixel"),
+        "pixels, average precision": 100 * record.metric("pixel", "ap"),
         "AUPRO": 100 * record.metric("pixel", "aupro"),
         "peak in the defect": 100 * content["peak_in_defect"]["maps"],
     }
