@@ -211,14 +211,14 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
 def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd.DataFrame:
     """How much of the pixel-level AUROC (percent) one map for all images has.
 
-    Of the runs that hold it and differ from ``base`` in the noise, the learning rate, the loss's
-    constants or the attention modules alone, means over the seeds. *One map for all*: the mean map
-    of held-out normal images; *less that*: the maps after it is subtracted; *on test images*: the
-    noise or its mean. See `n2n.measurement.by_position`.
+    Of the runs that hold it and differ from ``base`` in the noise, the learning rate, the budget,
+    the loss's constants or the attention modules alone, means over the seeds. *One map for all*:
+    the mean map of held-out normal images; *less that*: the maps after it is subtracted; *on test
+    images*: the noise or its mean. See `n2n.measurement.by_position`.
     """
     varied = (
         "noise", "noise_grain", "noise_octaves", "learning_rate", "c1", "c2", "attention",
-        "mean_at_test",
+        "mean_at_test", *BUDGET,
     )  # fmt: skip
     rows = []
     for category, record in varied_runs(results, base, *varied):
