@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from n2n.analysis import mechanism, verdicts
+from n2n.analysis import mechanism, sensitivity, verdicts
 from n2n.analysis.selection import own_records
 from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
 from n2n.corruption import normalise, to_unit
@@ -211,3 +211,19 @@ def test_the_rate_at_which_the_rule_ends_long_trainings() -> None:
             ends.append(100 * rate.iloc[-1] / rate.iloc[0])
     sentence = f"while the rate is still {min(ends):.0f} to {max(ends):.0f} % of its first value"
     assert sentence in text("notebooks/dynamics.ipynb")
+
+
+def test_the_processors_of_the_small_study() -> None:
+    runs = sensitivity.study_runs(ROOT / "results")
+    trained = runs["stage"].eq("training") | runs["variant"].eq(sensitivity.BASE_NAME)
+    mpdd = runs["record"].map(lambda record: record.key.dataset).eq("MPDD")
+    runs = runs[trained & mpdd & runs["level"].eq("image")]
+    device = runs["record"].map(lambda record: record.content["provenance"]["device"])
+    amd = device.str.contains("AMD")
+    said = text("notebooks/sensitivity.ipynb")
+    assert f"{amd.sum()} of the {len(amd)} trainings of this study on MPDD" in said
+    assert not amd[runs["variant"].eq(sensitivity.BASE_NAME)].any()
+    alone = amd.groupby(runs["variant"]).all()
+    assert set(alone.index[alone]) == {
+        "epochs 500", "T_max 100; epochs 500", "one filter, σ = 1.5", "α = 1",
+    }  # fmt: skip
