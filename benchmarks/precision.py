@@ -22,6 +22,7 @@ from benchmarks.common import name_of, now, parse, provenance, write_table
 from n2n.analysis.panels import AtHand, at_hand
 from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.detection import detect
+from n2n.device import exact_float32
 from n2n.measurement import aurocs
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, changes
@@ -94,7 +95,8 @@ def gradients(results: Path, root: Path, device: torch.device) -> Iterator[dict[
                 found = {}
                 for precision in (torch.float32, torch.bfloat16):
                     noise = torch.Generator(device).manual_seed(seed)
-                    train_step(network, still, images, noise, run.settings, precision)
+                    with exact_float32():
+                        train_step(network, still, images, noise, run.settings, precision)
                     parts = [w.grad.flatten() for w in network.parameters() if w.grad is not None]
                     found[precision] = torch.cat(parts).double()
                 exact, coarse = found.values()

@@ -378,6 +378,8 @@ def tables(results: Path, out: Path, preset: str, beside: Path | None) -> None:
     _must_exist(results)
     if beside is not None:
         _must_exist(beside)
+        if beside.resolve() == results.resolve():
+            raise N2NError(f"--beside is {results} itself; name another results folder.")
     cells = compare_all(results, preset)
     for path in write_tables(cells, out, preset):
         click.echo(path)

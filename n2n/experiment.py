@@ -141,6 +141,8 @@ def _train_and_trace(
     checkpoint = key.work(results) / CHECKPOINT
     # A trace without its checkpoint is of a training that was given up
     traced = _read_trace(key.work(results) / TRACE) if run.trace and checkpoint.exists() else {}
+    if run.trace and checkpoint.exists() and not traced:
+        print(f"{TRACE} will begin where {checkpoint} ends: no trace was kept", file=sys.stderr)
 
     def look(epoch: int, network: nn.Module) -> None:
         if epoch % run.trace and epoch not in (1, 2, settings.epochs):
@@ -334,10 +336,20 @@ def _no_weights(file: Path) -> N2NError:
 
 
 def _read_trace(path: Path) -> dict[int, dict[str, float]]:
-    """The rows that an interrupted run has measured, by epoch."""
+    """The rows that an interrupted run has measured, by epoch.
+
+    Raises:
+        N2NError: where the file cannot be read.
+    """
     if not path.exists():
         return {}
-    frame = pd.read_csv(path).set_index("epoch")
+    try:
+        frame = pd.read_csv(path).set_index("epoch")
+    except (OSError, ValueError, KeyError) as error:
+        raise N2NError(
+            f"{path} cannot be read; delete it to go on without what it held, or delete its folder "
+            "to train again."
+        ) from error
     return {int(epoch): row.to_dict() for epoch, row in frame.iterrows()}
 
 

@@ -12,7 +12,7 @@ import psutil
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place and move it there when it is whole.
+    """Write a file beside its place and move it there when it is whole, on the disk too.
 
     Args:
         path: where it belongs; the file that is there stays until the new one is whole.
@@ -22,10 +22,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         write(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Have a file on the disk before what comes next, so that a power failure takes neither."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 
 from n2n.baselines.settings import BaselineSettings
 from n2n.errors import BusyError, N2NError, reason, write_errors
+from n2n.files import sync
 from n2n.settings import Settings, settings_from_dict
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ def write_record(
             temporary.mkdir(parents=True)
             write_files(temporary)
             (temporary / RECORD).write_text(text + "\n")
+            for file in temporary.iterdir():
+                sync(file)
             shutil.rmtree(target, ignore_errors=True)  # without a record it was none
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(temporary, target)
@@ -317,8 +320,8 @@ def _check_types(content: dict[str, Any]) -> None:
         for level in ("image", "pixel"):
             _ = content[part][level]["auroc"]
     values = [value for level in content["metrics"].values() for value in level.values()]
-    pairs = [pair for level in content["intervals"].values() for pair in level.values()]
-    values += [value for pair in pairs for value in pair]
+    for low, high in (pair for level in content["intervals"].values() for pair in level.values()):
+        values += [low, high]
     if not all(_is_share(value) for value in values):
         raise ValueError("a metric is not a number from 0 to 1")
     if content["method"] == "n2n":

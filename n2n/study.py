@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from n2n.plan import Run, Study
 from n2n.progress import work_of
 from n2n.records import find_records, finished, is_running
 from n2n.runs import make_record
+
+POLL = 5.0  # seconds between two looks at what another process does
 
 
 def missing_runs(
@@ -145,7 +148,8 @@ def _make_each(
 ) -> list[str]:
     """Make the records of runs, under a bar; a sentence for each that failed, which stops none.
 
-    A run whose network another process trains just now is put off to the end, to take it over.
+    A run whose network another process trains just now waits for it, to take it over, while
+    others go first.
     """
     failures = []
     bar = tqdm(
@@ -153,12 +157,18 @@ def _make_each(
         bar_format="{l_bar}{bar}| {elapsed} gone, about {remaining} left",
     )  # fmt: skip
     with bar:
-        waiting = [(run, False) for run in runs]
+        waiting = list(runs)
+        told = False
         while waiting:
-            run, put_off = waiting.pop(0)
-            if not put_off and _trained_elsewhere(run, runs, results):
-                waiting.append((run, True))
+            free = (run for run in waiting if not _trained_elsewhere(run, runs, results))
+            run = next(free, None)
+            if run is None:
+                if not told:
+                    say(f"waiting for another process, which trains {waiting[0].key.variant}")
+                told = True
+                time.sleep(POLL)
                 continue
+            waiting.remove(run)
             try:
                 make_record(run, data, results=results, device=device, progress=progress)
             except BusyError as error:

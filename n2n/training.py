@@ -256,7 +256,7 @@ def train_step(
 ) -> Tensor:
     """Corrupt a batch, reconstruct it, and follow the gradient of Eq. (9) once.
 
-    On a GPU the host waits for nothing in here.
+    On a GPU the host waits for nothing in here, unless a running mean of the weights is kept.
 
     Args:
         network: in training mode, compiled or not.

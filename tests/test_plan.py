@@ -217,16 +217,23 @@ def test_a_damaged_record_is_named_and_stops_no_other_run(
 
 
 def test_a_network_that_another_process_trains_is_waited_for(
-    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    parts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tried = []
 
     def make(run: Run, *arguments: object, **options: object) -> None:
         tried.append(run.key.variant)
-        if len(tried) == 2:
+
+    def sleep(seconds: float) -> None:
+        tried.append("slept")
+        if tried.count("slept") == 3:
             other.close()
 
     monkeypatch.setattr("n2n.study.make_record", make)
+    monkeypatch.setattr("n2n.study.time.sleep", sleep)
     block = "- {dataset: parts, categories: [disc], variants: [{}, {image_score: max}, {noise: 0}]}"
     plan = read_study(study(tmp_path, HEAD + block))
     results = tmp_path / "results"
@@ -234,7 +241,10 @@ def test_a_network_that_another_process_trains_is_waited_for(
         other.enter_context(only_one(plan.runs[0].key, results))
         run_study(plan, parts, results, device="cpu", progress=False)
     # The first is held itself, which its own lock says; the second needs its network
-    assert tried == ["replication", "replication_noise-0", "replication_image-score-max"]
+    assert tried == [
+        "replication", "replication_noise-0", *3 * ["slept"], "replication_image-score-max",
+    ]  # fmt: skip
+    assert capsys.readouterr().out.count("waiting for another process") == 1
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ KINDS = {  # of full-size trainings, by what they change besides the noise
     frozenset({"noise_grain"}): "with coarse noise",
     frozenset({"attention"}): "without the modules",
 }
+SMALL = "of the small study, half as large and half as wide"
 
 
 def of_trainings(results: Path) -> pd.DataFrame:
@@ -143,7 +144,7 @@ def steadier_table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
-    """How many trainings at the usual rate jump, in half precision, by their kind; as text.
+    """How many trainings at the usual rate jump, by their kind and precision; as text.
 
     By the training loss, and by that on the held-out images. The small study's are among them,
     whatever they change but the rate. A training that serves several runs counts once, by its
@@ -153,24 +154,29 @@ def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
         results: folder of the runs.
         found: those at full size, of `of_trainings`.
     """
-    kinds: dict[str, list[pd.DataFrame]] = {kind: [] for kind in KINDS.values()}
-    for row in found[found["precision"] == "bfloat16"].itertuples():
+    trained: list[tuple[str, str, pd.DataFrame]] = []
+    for row in found.itertuples():
         kind = KINDS.get(frozenset(_changed(row.record).keys() - DETECTION - {"noise"}))
         if kind is not None:
-            kinds[kind].append(row.history)
+            trained.append((kind, row.precision, row.history))
     small = {}
-    for record in own_records(results):
-        usual = record.settings.learning_rate == BASE.learning_rate
-        if usual and record.precision == "bfloat16" and in_study(record.settings):
+    for record in own_records(results) + own_records(results / "float32"):
+        if record.settings.learning_rate == BASE.learning_rate and in_study(record.settings):
             history = record.table("history.csv")
-            small[tuple(history["train_loss"])] = history
-    kinds["of the small study, half as large and half as wide"] = list(small.values())
+            small[tuple(history["train_loss"])] = (SMALL, record.precision, history)
+    trained += small.values()
     rows = []
-    for kind, histories in kinds.items():
-        counted: dict[str, object] = {"trainings at 10⁻³": kind, "how many": len(histories)}
-        for loss, (jump, farthest) in LOSSES.items():
-            rises = [_rises(history[loss]).max() for history in histories]
-            counted[jump] = sum(rise > JUMP for rise in rises)
-            counted[farthest] = f"{max(rises):.1f}-fold" if rises else ""
-        rows.append(counted)
+    for kind in (*KINDS.values(), SMALL):
+        for precision in sorted({precision for of, precision, _ in trained if of == kind}):
+            histories = [history for *of, history in trained if of == [kind, precision]]
+            counted: dict[str, object] = {
+                "trainings at 10⁻³": kind,
+                "precision": precision,
+                "how many": len(histories),
+            }
+            for loss, (jump, farthest) in LOSSES.items():
+                rises = [_rises(history[loss]).max() for history in histories]
+                counted[jump] = sum(rise > JUMP for rise in rises)
+                counted[farthest] = f"{max(rises):.1f}-fold"
+            rows.append(counted)
     return pd.DataFrame(rows)

@@ -50,7 +50,8 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
     the largest. No epoch is chosen by it.
 
     Args:
-        found: of `n2n.analysis.jumps.of_trainings`; those in half precision count.
+        found: of `n2n.analysis.jumps.of_trainings`; of each category those in the precision that
+            most of them have.
         attention: of the network; lambda may be any.
     """
     rows = []
@@ -59,7 +60,9 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
     alike = trained.map(
         lambda settings: changes(settings, PRESETS["replication"]).keys() - {"noise"} == apart
     )
-    chosen = found[alike.astype(bool) & (found["precision"] == "bfloat16")]
+    alike_found = found[alike.astype(bool)]
+    precisions = alike_found.groupby("category")["precision"]
+    chosen = alike_found[alike_found["precision"] == precisions.transform(lambda of: of.mode()[0])]
     for category, trainings in chosen.groupby("category"):
         for loss, least in RULES:
             ended, told, moved = [], 0, []

@@ -15,7 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from n2n.analysis import figures, luck
-from n2n.analysis.selection import category_names, runs_of_every_method, wanted_settings
+from n2n.analysis.selection import (
+    category_names,
+    own_records,
+    runs_of_every_method,
+    wanted_settings,
+)
 from n2n.analysis.sensitivity import study_runs, variant_label
 from n2n.analysis.tables import (
     WIDE,
@@ -88,11 +93,12 @@ def further_training(results: Path) -> pd.DataFrame:
     Cells of three seeds at least and of a whole budget.
     """
     chance = luck.of_trainings(study_runs(results, PRESETS["replication"]))
+    names = category_names(own_records(results))
     rows = []
     for cell in own_measurements(compare_all(results)).itertuples():
         if cell.seeds < 3 or cell.short:
             continue
-        place = (label(str(cell.category)), cell.level)
+        place = (names[cell.dataset, cell.category], cell.level)
         row = {
             "category": place[0],
             "column": label(str(cell.column)),
@@ -126,8 +132,10 @@ def printed_effects(results: Path) -> pd.DataFrame:
     fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
     cells, rows = printed_cells(), []
     cells = cells[cells["table"].isin([4, 5]) & cells["category"].ne("average")]
-    for (table, category, level), group in cells.groupby(["table", "category", "level"]):
-        found = fits.get((label(str(category)), level))
+    names = category_names(own_records(results))
+    by = ["table", "dataset", "category", "level"]
+    for (table, dataset, category, level), group in cells.groupby(by):
+        found = fits.get((names.get((dataset, category)), level))
         changes = [wanted_settings(str(column), "replication") for column in group["column"]]
         base = float(group["value"].iloc[changes.index({})])
         for cell, changed in zip(group.itertuples(), changes, strict=True):
