@@ -83,9 +83,9 @@ def test_a_further_training_by_the_luck_of_all_networks(tmp_path: Path) -> None:
     two_networks(tmp_path)
     table = verdicts.further_training(tmp_path)
     row = table[(table["level"] == "image") & (table["column"] == "λ = 0.3")].iloc[0]
-    # What is left of 95 96 97 and 90 94 98 after rows and columns: -+1.5, 0, +-1.5, so that
-    # 9 / 2 = 4.5 is left for each of (2 - 1)(3 - 1) degrees of freedom
-    reach = stats.t.ppf(0.975, 2) * 4.5**0.5 * (4 / 3) ** 0.5
+    # 95 96 97 and 90 94 98 lie 1, 0, 1 and 4, 0, 4 from their means: of 34 a share of 34 / 4 is
+    # left for each of 2 (3 - 1) degrees of freedom
+    reach = stats.t.ppf(0.975, 4) * (34 / 4) ** 0.5 * (4 / 3) ** 0.5
     assert row["a further training, by all networks"] == f"{96 - reach:.1f} to 100.0 ✓"
 
 

@@ -75,30 +75,53 @@ def half_width(deviation: float, degrees: int) -> float:
     return float(stats.t.ppf(0.975, degrees)) * deviation
 
 
+def of_seeds(data: pd.DataFrame) -> tuple[float, int]:
+    """How far the seeds of a choice scatter, in points, and its degrees of freedom.
+
+    The standard deviation, pooled over the choices of a category and level. Luck is in it, and what
+    the seed does to all choices alike, which `fit` takes away.
+    """
+    trained = _trainings(data)
+    degrees = len(trained) - trained["variant"].nunique()
+    squares = float(_squares(trained).sum())
+    return (np.sqrt(squares / degrees) if degrees else np.nan), degrees
+
+
+def _squares(trained: pd.DataFrame) -> pd.Series[float]:
+    """The squared distances of each variant's trainings from their mean, added up."""
+    return trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
+
+
 def of_trainings(runs: pd.DataFrame) -> pd.DataFrame:
     """How far chance moves trainings and the difference of two, from those of `study_runs`.
 
     ``of a training`` is the standard deviation that `fit` leaves to luck, ``degrees`` its degrees
-    of freedom, ``of two`` how far two equal choices may lie apart that were trained once each: with
-    a chance of 95 %, by Student's distribution. ``steady`` is the same without the three variants
-    that scatter most, which is shorter even where luck is equal; ``share`` is their part of the
-    squared distances of all trainings from the means of their variants.
+    of freedom, ``of two`` how far two equal choices may lie apart that were trained once each, with
+    one seed: with a chance of 95 %, by Student's distribution. ``of two seeds`` is the same where
+    each has another, by `of_seeds`. ``steady`` is ``of two`` without the three variants that
+    scatter most, which is shorter even where luck is equal; ``share`` is their part of the squared
+    distances of all trainings from the means of their variants.
 
     Returns:
-        Index: category, level. Columns: of a training, degrees, of two, steady, share (0 to 1); the
-        first, third and fourth in points.
+        Index: category, level. Columns: of a training, degrees, of two, of two seeds, steady, share
+        (0 to 1); but for this and the degrees in points.
     """
     rows = {}
     for place, data in runs.groupby(["category", "level"], sort=False):
         trained = _trainings(data)
-        squares = trained.groupby("variant")["auroc"].agg(lambda of: len(of) * of.var(ddof=0))
+        squares = _squares(trained)
         least = squares.drop(BASE_NAME, errors="ignore").nlargest(3)
         every, steady = fit(trained), fit(trained[~trained["variant"].isin(least.index)])
-        of_two = [half_width(found.deviation * 2**0.5, found.degrees) for found in (every, steady)]
+        kinds = [
+            (every.deviation, every.degrees),
+            of_seeds(data),
+            (steady.deviation, steady.degrees),
+        ]
+        of_two = [half_width(deviation * 2**0.5, degrees) for deviation, degrees in kinds]
         share = least.sum() / squares.sum() if squares.any() else np.nan
         rows[place] = (every.deviation, every.degrees, *of_two, share)
     index = pd.MultiIndex.from_tuples(rows, names=["category", "level"]) if rows else None
-    columns = ["of a training", "degrees", "of two", "steady", "share"]
+    columns = ["of a training", "degrees", "of two", "of two seeds", "steady", "share"]
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
@@ -110,11 +133,12 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             "level": LEVELS[level],
             "a training": f"{trained:.1f}",
             "two trainings": f"± {reach:.1f}",
+            "with a seed each": f"± {apart:.1f}",
             "three of each": f"± {reach / np.sqrt(3):.1f}",
             "two, without the three least steady variants": f"± {steady:.1f}",
             "their share of the scatter": f"{100 * share:.0f} %",
         }
-        for (category, level), (trained, degrees, reach, steady, share) in of_trainings(
+        for (category, level), (trained, degrees, reach, apart, steady, share) in of_trainings(
             runs
         ).iterrows()
         if degrees
@@ -140,9 +164,10 @@ def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
 
     For each category and level `SIMULATED` tables are drawn that have the study's own choices and
     seeds and are nothing but normal luck. Its standard deviation is, in three columns, equal for
-    all choices; that of each choice's own seeds, where one seed stands for the median; and the root
-    of the mean of these two variances. Few seeds scatter more widely than the choices they are
-    drawn from, so the truth is expected between the first and the last.
+    all choices; that of each choice's own trainings, less what `fit` puts down to their seeds,
+    where a single one has the median; and the root of the mean of these two variances. The scatters
+    of few trainings differ more widely than those of the choices that they are drawn from, so the
+    truth is expected between the first and the last.
     """
     rows = []
     for (category, level), data in runs.groupby(["category", "level"], sort=False):
@@ -153,7 +178,8 @@ def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
             continue
         inverse = np.linalg.pinv(design)
         spread = np.sqrt(np.diag(inverse @ inverse.T))[: len(named)]
-        own = trained.groupby("variant")["auroc"].std()
+        of_seed = design[:, len(named) :] @ (inverse @ trained["auroc"].to_numpy())[len(named) :]
+        own = (trained["auroc"] - of_seed).groupby(trained["variant"]).std()
         each = trained["variant"].map(own.fillna(own.median())).to_numpy()
         equal = np.full(len(trained), found.deviation)
         kinds = {"equal": equal, "between": np.sqrt((equal**2 + each**2) / 2), "its own": each}

@@ -89,10 +89,11 @@ def further_training(results: Path) -> pd.DataFrame:
     The tables' interval is over test images, of which the authors had the same; so what sets two
     runs apart is the training. Of n seeds with mean m and deviation s, the 95 % prediction interval
     of one more is ``m ± t s sqrt(1 + 1 / n)``, if seeds are normally distributed. Once with the
-    deviation of the cell's own seeds, once with the pooled one of `n2n.analysis.luck.of_trainings`.
+    deviation of the cell's own seeds, once with the pooled one of `n2n.analysis.luck.of_seeds`.
     Cells of three seeds at least and of a whole budget.
     """
-    chance = luck.of_trainings(study_runs(results, PRESETS["replication"]))
+    runs = study_runs(results, PRESETS["replication"]).groupby(["category", "level"])
+    chance = {place: luck.of_seeds(data) for place, data in runs}
     names = category_names(own_records(results))
     rows = []
     for cell in own_measurements(compare_all(results)).itertuples():
@@ -107,9 +108,8 @@ def further_training(results: Path) -> pd.DataFrame:
             "ours": f"{cell.ours:.2f} ± {cell.std:.2f}",
         }
         spreads = {"its own seeds": (cell.std, cell.seeds - 1)}
-        if place in chance.index:
-            pooled = chance.loc[place]
-            spreads["all networks"] = (pooled["of a training"], pooled["degrees"])
+        if place in chance:
+            spreads["all networks"] = chance[place]
         for of, (deviation, degrees) in spreads.items():
             reach = luck.half_width(deviation * math.sqrt(1 + 1 / cell.seeds), degrees)
             low, high = cell.ours - reach, cell.ours + reach
@@ -123,10 +123,11 @@ def printed_effects(results: Path) -> pd.DataFrame:
     """What noise and attention change in print and in ours, of Tables 4 and 5, in points of AUROC.
 
     A shift that all networks share, as of reduced images, leaves an effect as it is. Ours is that
-    of `n2n.analysis.luck.fit`, of n and m seeds, with luck s. A further pair of trainings, which
-    the paper's may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``, here from
-    'low' to 'high'. As in the tables, one of more than ten points agrees with too much to tell.
-    'no change' judges an effect of zero by the same rule: what it agrees with, too, says little.
+    of `n2n.analysis.luck.fit`, of n and m seeds, with luck s. A further pair of trainings of one
+    seed, which the paper's may be, would lie 95 times of 100 within
+    ``t s sqrt(1 / n + 1 / m + 2)``, here from 'low' to 'high'. As in the tables, one of more than
+    ten points agrees with too much to tell. 'no change' judges an effect of zero by the same rule:
+    what it agrees with, too, says little.
     """
     runs = study_runs(results, PRESETS["replication"])
     fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
