@@ -159,6 +159,11 @@ def test_false_alarms_against_fits_of_their_own(tmp_path: Path) -> None:
     of_each = {(name, seed): own[name] for name in own for seed in range(3)}
     of_each = {key: value for key, value in of_each.items() if key[0] != "width" or not key[1]}
     between = {key: ((v**2 + every.deviation**2) / 2) ** 0.5 for key, v in of_each.items()}
+    each = luck.of_each(data).rename({"the base": "base", "λ = 0.2": "noise", "width 8": "width"})
+    each = each.rename({"levels 3": "levels", "two modules in a row": "blocks"})
+    assert each["its own"].to_dict() == pytest.approx(own)
+    assert each["between"].to_dict() == pytest.approx({of: between[of, 0] for of in own})
+    assert each["equal"].tolist() == pytest.approx([every.deviation] * 5)
     alarms = luck.false_alarms(runs)
     assert _share(alarms, "its own") == pytest.approx(_named_by_luck(of_each), abs=2)
     assert _share(alarms, "between") == pytest.approx(_named_by_luck(between), abs=2)

@@ -159,15 +159,34 @@ def after_holm(found: pd.DataFrame) -> pd.Series[bool]:
     return beyond
 
 
+def of_each(data: pd.DataFrame) -> pd.DataFrame:
+    """How large luck may be with each choice, in points, by three suppositions.
+
+    Equal for all choices, as `fit` finds it; of the choice's own trainings, less what `fit` puts
+    down to their seeds, where a single training has the median of the others; and the root of the
+    mean of these two variances. The scatters of few trainings differ more widely than those of the
+    choices that they are drawn from, so the truth is expected between the first and the last.
+
+    Returns:
+        Index: variant. Columns: equal, between, its own.
+    """
+    trained = _trainings(data)
+    named, design = _design(trained)
+    found = np.linalg.lstsq(design, trained["auroc"].to_numpy())[0]
+    less_seed = trained["auroc"] - design[:, len(named) :] @ found[len(named) :]
+    own = less_seed.groupby(trained["variant"], sort=False).std()
+    own = own.fillna(own.median())
+    equal = fit(data).deviation
+    return pd.DataFrame(
+        {"equal": equal, "between": np.sqrt((equal**2 + own**2) / 2), "its own": own}
+    )
+
+
 def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
     """How often `after_holm` would name a choice if none did anything, by simulation, as text.
 
-    For each category and level `SIMULATED` tables are drawn that have the study's own choices and
-    seeds and are nothing but normal luck. Its standard deviation is, in three columns, equal for
-    all choices; that of each choice's own trainings, less what `fit` puts down to their seeds,
-    where a single one has the median; and the root of the mean of these two variances. The scatters
-    of few trainings differ more widely than those of the choices that they are drawn from, so the
-    truth is expected between the first and the last.
+    For each category and level, and each supposition of `of_each`, `SIMULATED` tables are drawn
+    that have the study's own choices and seeds and are nothing but normal luck.
     """
     rows = []
     for (category, level), data in runs.groupby(["category", "level"], sort=False):
@@ -178,19 +197,15 @@ def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
             continue
         inverse = np.linalg.pinv(design)
         spread = np.sqrt(np.diag(inverse @ inverse.T))[: len(named)]
-        of_seed = design[:, len(named) :] @ (inverse @ trained["auroc"].to_numpy())[len(named) :]
-        own = (trained["auroc"] - of_seed).groupby(trained["variant"]).std()
-        each = trained["variant"].map(own.fillna(own.median())).to_numpy()
-        equal = np.full(len(trained), found.deviation)
-        kinds = {"equal": equal, "between": np.sqrt((equal**2 + each**2) / 2), "its own": each}
         row = {"category": category, "level": LEVELS[level], "choices": len(named)}
-        for kind, deviations in kinds.items():
-            luck = np.random.default_rng(0).normal(size=(SIMULATED, len(trained))) * deviations
+        for kind, deviations in of_each(data).loc[trained["variant"]].items():
+            chance = np.random.default_rng(0).normal(size=(SIMULATED, len(trained)))
+            luck = chance * deviations.to_numpy()
             effects = luck @ inverse.T
             left = ((luck - effects @ design.T) ** 2).sum(axis=1) / found.degrees
             surest = np.abs(effects[:, : len(named)] / spread).max(axis=1) / np.sqrt(left)
             p = 2 * stats.t.sf(surest, found.degrees)
-            row[kind] = f"{100 * (p <= 0.05 / len(named)).mean():.0f} %"
+            row[str(kind)] = f"{100 * (p <= 0.05 / len(named)).mean():.0f} %"
         rows.append(row)
     return pd.DataFrame(rows)
 
