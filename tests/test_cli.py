@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -22,9 +23,21 @@ from n2n import experiment
 from n2n.cli import main
 from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.data import load_category
+from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.errors import N2NError
 from n2n.experiment import load_network
 from n2n.loss import error_map
+from n2n.measurement import (
+    MARGIN,
+    by_position,
+    development_metrics,
+    development_set,
+    hidden_alike,
+    hidden_defects,
+    passed_defects,
+    peak_in_defect,
+    reconstruction_errors,
+)
 from n2n.training import build_network, split_validation
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
@@ -114,6 +127,53 @@ def test_the_record_is_what_its_weights_show(finished: Path, parts: Path, tmp_pa
     row = pd.read_csv(tmp_path / "scores.csv").iloc[0]
     assert row["threshold"] == pytest.approx(largest["image"], rel=1e-5)
     assert row["anomalous"] == (top(tested)[-1] > largest["image"])
+
+
+def test_a_calibrated_record_is_what_its_weights_show(parts: Path, tmp_path: Path) -> None:
+    """Which images calibrate, set the threshold and are judged, and by which of the two maps."""
+    # Without filters a defect is hidden whole, and what is left differs from map to map
+    options = ("--set", "calibration=scores", "--set", "alpha=0", "--seed", 13)
+    outcome = run_parts(parts, tmp_path, *options)
+    assert outcome.exit_code == 0, outcome.output
+    folder = next(tmp_path.glob("runs/*/*/*/*/seed13"))
+    record, cpu = json.loads((folder / "record.json").read_text()), torch.device("cpu")
+    network, settings, *_ = load_network(folder, cpu)
+    images = load_category(parts, "parts", "disc", 64, progress=False)
+    learned, held_out = split_validation(len(images.train), 0.2, 13)
+    development = development_set(images, held_out)
+    good = ~development.labels
+
+    def seen(pictures: torch.Tensor, expected: Expected | None) -> Detection:
+        return detect(network, pictures, settings, cpu, expected=expected, progress=False)
+
+    expected = expected_error(seen(images.train[learned], None).maps)
+    tested, normal = seen(images.test, expected), seen(development.test, expected)
+    top = image_scores(tested.scored)["top1%"]
+    assert pd.read_csv(folder / "scores.csv")["top1%"].to_numpy() == pytest.approx(top, rel=1e-4)
+    largest = {
+        "image": float(image_scores(normal.scored[good])["top1%"].max()),
+        "pixel": float(normal.maps[good].max()),
+    }
+    assert record["threshold"] == pytest.approx(largest, rel=1e-4)
+    close = functools.partial(pytest.approx, rel=1e-3, abs=1e-4)
+    wanted = {
+        "hidden_defects": hidden_defects(images, tested.scored),
+        "hidden_alike": hidden_alike(images, tested.scored),
+        "hidden_alike_farther": hidden_alike(images, tested.scored, 2 * MARGIN),
+        "by_position": by_position(images, tested.maps, normal.maps[good]),
+        "peak_in_defect": {
+            "maps": peak_in_defect(images, tested.maps),
+            "scored": peak_in_defect(images, tested.scored),
+        },
+    }
+    for name, value in wanted.items():
+        assert record[name] == close(value), name
+    for name, value in reconstruction_errors(images, tested).items():
+        assert record["reconstruction"][name] == close(value)
+    for name, value in development_metrics(development, normal).items():
+        assert record["development"][name] == close(value)
+    for name, value in passed_defects(development, normal).items():
+        assert record["passed_defects"][name] == close(value)
 
 
 def test_a_complete_record_is_reused(finished: Path, parts: Path) -> None:

@@ -445,10 +445,21 @@ def test_flips_show_every_image_once_in_each_epoch_turned_by_chance(
         for axis in axes
     }
     found = [known[image.tobytes()] for image in seen]
-    for epoch in range(epochs):
-        part = found[epoch * len(learned) : (epoch + 1) * len(learned)]
+    parts = [found[start : start + len(learned)] for start in range(0, len(found), len(learned))]
+    assert len(parts) == epochs
+    for part in parts:
         assert sorted(index for index, _ in part) == list(range(len(learned)))
+    assert len({tuple(index for index, _ in part) for part in parts}) == epochs  # other orders
+    turned = {tuple(axis for _, axis in sorted(part)) for part in parts}
+    assert len(turned) == (epochs if augmentation == "flips" else 1)
     assert {axis for _, axis in found} == (set(axes) if augmentation == "flips" else {()})
+
+
+def test_no_two_epochs_of_any_seeds_share_their_chance() -> None:
+    drawn = [
+        training._mix(seed, epoch) + k for seed in range(9) for epoch in range(500) for k in (0, 1)
+    ]
+    assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("name", OF_MNET)
