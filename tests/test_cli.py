@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from n2n import experiment
+from n2n import experiment, training
 from n2n.cli import main
 from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.data import load_category
@@ -261,12 +261,39 @@ def test_an_interrupted_trace_goes_on_with_its_checkpoint_and_not_without(
             assert run_parts(parts, folder, "--trace", 1).exit_code == 130
         (trace,) = folder.glob("work/*/*/*/*/*/trace.csv")
         assert (trace.parent / "checkpoint.pt").exists()
+        kept = trace.read_text()
+        trace.write_text("")
+        refused = run_parts(parts, folder, "--trace", 1)
+        assert refused.exit_code == 1
+        assert f"{trace} cannot be read; delete it to go on" in refused.output
+        trace.write_text(kept)
         if not with_checkpoint:  # as the messages advise; then the rows are of another training
             (trace.parent / "checkpoint.pt").unlink()
             write(trace, {9: dict.fromkeys(pd.read_csv(trace).columns[1:], 0.5)})
         assert run_parts(parts, folder, "--trace", 1).exit_code == 0
         (again,) = folder.glob("runs/*/*/*/*/*/trace.csv")
         assert again.read_bytes() == whole.read_bytes()
+
+
+def test_a_trace_that_begins_late_says_so(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was begun without a trace, and is continued with one."""
+    monkeypatch.setattr("n2n.training.CHECKPOINT_SECONDS", 0.0)
+    save = training._State.save
+
+    def interrupted(state: training._State, path: Path) -> None:
+        save(state, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._State, "save", interrupted)
+        assert run_parts(parts, tmp_path).exit_code == 130
+    outcome = run_parts(parts, tmp_path, "--trace", 1)
+    assert outcome.exit_code == 0, outcome.output
+    assert "trace.csv will begin where" in outcome.output
+    (trace,) = tmp_path.glob("runs/*/*/*/*/*/trace.csv")
+    assert pd.read_csv(trace)["epoch"].tolist() == [2]
 
 
 def test_the_recorded_command_is_the_run(parts: Path, tmp_path: Path) -> None:
@@ -580,6 +607,10 @@ def test_tables_and_audit(tmp_path: Path) -> None:
     outcome = n2n("tables", "--results", tmp_path, "--out", tmp_path / "out")
     assert outcome.exit_code == 0, outcome.output
     assert "not run" in outcome.output
+    both = ("--results", tmp_path, "--beside", tmp_path / "out" / "..")
+    outcome = n2n("tables", *both, "--out", tmp_path / "out")
+    assert outcome.exit_code == 1
+    assert "name another results folder" in outcome.output
     outcome = n2n("audit")
     assert outcome.exit_code == 0, outcome.output
     assert "do not hold" in outcome.output

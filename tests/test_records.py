@@ -143,6 +143,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         ("untrained", {}),
         ("image_scores", {"max": {"auroc": 0.5}}),
         ("intervals", {"image": {"auroc": 0.5}, "pixel": {}}),
+        ("intervals", {"image": {"auroc": [0.5]}, "pixel": {"auroc": [0, 1]}}),
         ("settings", {"preset": "replication", "epochs": "many"}),
         ("settings", {"colour": 1}),
         ("settings", {"preset": "replication", "noise": 10**400}),

@@ -110,6 +110,30 @@ def test_what_noise_changes_in_print_and_in_ours(tmp_path: Path) -> None:
     assert printed.get_xdata() == pytest.approx([-0.65])
 
 
+@pytest.mark.parametrize(("apart", "agrees"), [(2.0, "yes"), (2.02, "too wide to tell")])
+def test_an_effect_is_told_from_an_interval_of_ten_points(
+    tmp_path: Path, apart: float, agrees: str
+) -> None:
+    """The luck of two and two degrees: (c - b) / sqrt(2) of -b 0 b and -c 0 c points."""
+    width = 2 * stats.t.ppf(0.975, 2) * (apart - 1) / 2**0.5 * (1 / 3 + 1 / 3 + 2) ** 0.5
+    assert bool(width > 10) is (agrees != "yes")
+    for noise, scatter in ((0.3, 1.0), (0.2, apart)):
+        for seed in range(3):
+            image = 0.95 + scatter * (seed - 1) / 100
+            record(tmp_path, image=image, seed=seed, noise=noise)
+            write(  # another part of this name
+                tmp_path,
+                make_settings("replication", noise=noise),
+                image,
+                dataset="mine",
+                seed=seed,
+            )
+    found = verdicts.printed_effects(tmp_path)
+    assert found.loc[found["level"] == "image", "agrees"].tolist() == [agrees]
+    by = "a further training, by all networks"
+    assert verdicts.further_training(tmp_path)[by].ne("").all()
+
+
 def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
     frame = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1]})
     for seed, top in enumerate(([0.1, 0.5, 0.5, 0.6, 0.7], [0.1, 0.9, 0.5, 0.6, 0.7])):
