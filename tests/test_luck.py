@@ -26,12 +26,12 @@ def test_the_luck_of_a_training(small_study: Path) -> None:
     assert found["degrees"] == 1
     row = luck.table(runs).set_index("level").loc["test images"]
     one = ["Metal Plate", "2.0", "± 35.9", "± 20.7"]  # 12.706 deviations of a difference
-    assert row.drop(["with a seed each", "their share of the scatter"]).tolist() == [
+    assert row.drop(["with a seed each", "share of the other three"]).tolist() == [
         *one,
         "± nan",
     ]  # nothing is left without three of two variants
     # Squared distances from the means: 3² + 3² of the base, 5² + 5² without noise, one free in each
-    assert row["their share of the scatter"] == "74 %"
+    assert row["share of the other three"] == "74 %"
     assert found["of two seeds"] == pytest.approx(stats.t.ppf(0.975, 2) * (68 / 2 * 2) ** 0.5)
     none = sensitivity.study_runs(small_study / "nowhere")
     assert luck.table(none).empty

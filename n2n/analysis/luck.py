@@ -135,8 +135,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             "two trainings": f"± {reach:.1f}",
             "with a seed each": f"± {apart:.1f}",
             "three of each": f"± {reach / np.sqrt(3):.1f}",
-            "two, without the three least steady variants": f"± {steady:.1f}",
-            "their share of the scatter": f"{100 * share:.0f} %",
+            "two of the steadier": f"± {steady:.1f}",
+            "share of the other three": f"{100 * share:.0f} %",
         }
         for (category, level), (trained, degrees, reach, apart, steady, share) in of_trainings(
             runs
