@@ -8,7 +8,7 @@ from n2n.analysis import budgets
 from n2n.settings import make_settings
 from tests.records import record, small, write
 
-PLATE = "metal_plate"
+PLATE = ("MPDD", "metal_plate")
 IMAGES = "images, by the top 1 %"
 
 
@@ -19,7 +19,8 @@ def test_several_budgets_at_full_size(tmp_path: Path) -> None:
     record(tmp_path, make_settings("replication", epochs=500), 0.8)  # its T_max is 100
     record(tmp_path, make_settings("replication", width=16), 0.2)  # another network
     record(tmp_path, make_settings("replication"), 0.4, seed=1)  # of one budget alone
-    write(tmp_path, make_settings("replication"), 0.1, category="tubes")
+    for other in ({"category": "tubes"}, {"dataset": "mine"}):
+        write(tmp_path, make_settings("replication"), 0.1, **other)
     found = budgets.table(tmp_path, make_settings("replication"), PLATE)
     assert list(found.columns) == ["epochs, at most", "25", "100", "500, T_max 100"]
     assert found.to_numpy().tolist() == [
@@ -58,6 +59,6 @@ def test_a_budget_whose_defects_were_not_hidden(tmp_path: Path) -> None:
         write(tmp_path, small(epochs=epochs), peak_in_defect={"maps": 0.5}, **hidden)
     found = budgets.table(tmp_path, small(), PLATE).set_index("epochs, at most")
     assert found.loc["the same, defects hidden"].tolist() == ["50.0", "–"]
-    assert budgets.table(tmp_path, small(), "tubes").empty
+    assert budgets.table(tmp_path, small(), ("MPDD", "tubes")).empty
     write(tmp_path, small(), category="tubes", peak_in_defect={"maps": 0.5})  # one alone
-    assert budgets.table(tmp_path, small(), "tubes").empty
+    assert budgets.table(tmp_path, small(), ("MPDD", "tubes")).empty

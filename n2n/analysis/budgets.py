@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.analysis.selection import means_over_seeds, varied_runs
-from n2n.records import Record
+from n2n.records import Part, Record
 from n2n.settings import BUDGET, Settings
 
 
@@ -18,7 +18,7 @@ def named(settings: Settings) -> str:
     return name if settings.t_max == settings.epochs else f"{name}, T_max {settings.t_max}"
 
 
-def table(results: Path, base: Settings, category: str) -> pd.DataFrame:
+def table(results: Path, base: Settings, part: Part) -> pd.DataFrame:
     """Trainings of several budgets, around ``base``, as text: a column each, means over the seeds.
 
     At each λ of those seeds that have the most budgets, of two or more.
@@ -37,7 +37,8 @@ def table(results: Path, base: Settings, category: str) -> pd.DataFrame:
             "seed": record.key.seed,
             **_measured(record),
         }
-        for _, record in varied_runs(results, base, "noise", *sorted(BUDGET), category=category)
+        for _, record in varied_runs(results, base, "noise", *sorted(BUDGET))
+        if record.key.part == part
     ]
     runs = pd.DataFrame(rows, columns=None if rows else ["λ", "seed"])
     of_seed = runs.groupby(["λ", "seed"])["seed"].transform("size")
