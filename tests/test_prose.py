@@ -172,7 +172,7 @@ def test_the_method_page_has_the_shares_that_come_back() -> None:
     for side, name in ((1, "a pixel"), (3, "3×3"), (30, "30×30")):
         grey = 255 / 2 * 0.5 * 0.3 / 0.7 / side
         share = 100 * float(mechanism.shrinkage(side, 0.3))
-        row = f"| {name} | {grey:.{1 if grey < 1 else 0}f} | {share:.{1 if share > 99 else 0}f} % |"
+        row = f"| {name} | {grey:.1f} | {share:.{1 if share > 99 else 0}f} % |"
         assert row in text("book/method.md")
 
 

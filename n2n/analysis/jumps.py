@@ -154,7 +154,7 @@ def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
         results: folder of the runs.
         found: those at full size, of `of_trainings`.
     """
-    trained: list[tuple[str, str, pd.DataFrame]] = []
+    trained = []
     for row in found.itertuples():
         kind = KINDS.get(frozenset(_changed(row.record).keys() - DETECTION - {"noise"}))
         if kind is not None:
@@ -164,19 +164,20 @@ def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
         if record.settings.learning_rate == BASE.learning_rate and in_study(record.settings):
             history = record.table("history.csv")
             small[tuple(history["train_loss"])] = (SMALL, record.precision, history)
-    trained += small.values()
+    rises = pd.DataFrame(
+        [
+            (kind, precision, *(_rises(history[loss]).max() for loss in LOSSES))
+            for kind, precision, history in [*trained, *small.values()]
+        ],
+        columns=["trainings at 10⁻³", "precision", *LOSSES],
+    )
     rows = []
-    for kind in (*KINDS.values(), SMALL):
-        for precision in sorted({precision for of, precision, _ in trained if of == kind}):
-            histories = [history for *of, history in trained if of == [kind, precision]]
-            counted: dict[str, object] = {
-                "trainings at 10⁻³": kind,
-                "precision": precision,
-                "how many": len(histories),
-            }
-            for loss, (jump, farthest) in LOSSES.items():
-                rises = [_rises(history[loss]).max() for history in histories]
-                counted[jump] = sum(rise > JUMP for rise in rises)
-                counted[farthest] = f"{max(rises):.1f}-fold"
-            rows.append(counted)
-    return pd.DataFrame(rows)
+    for of, group in rises.groupby(["trainings at 10⁻³", "precision"]):
+        row: dict[str, object] = dict(zip(rises.columns[:2], of, strict=True))
+        row["how many"] = len(group)
+        for loss, (jump, farthest) in LOSSES.items():
+            row[jump] = int((group[loss] > JUMP).sum())
+            row[farthest] = f"{group[loss].max():.1f}-fold"
+        rows.append(row)
+    order = [*KINDS.values(), SMALL]
+    return pd.DataFrame(sorted(rows, key=lambda row: order.index(str(row["trainings at 10⁻³"]))))

@@ -29,12 +29,13 @@ def _trainings(data: pd.DataFrame) -> pd.DataFrame:
     return shared[shared["stage"].eq("training") | shared["variant"].eq(BASE_NAME)]
 
 
-def _design(trained: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-    """The variants apart from the base; and who has which, then which seed: [trainings, all]."""
+def _design(trained: pd.DataFrame) -> tuple[list[str], list[int], np.ndarray]:
+    """The variants apart from the base, the seeds, and who has which of both: [trainings, all]."""
     named = [name for name in trained["variant"].unique() if name != BASE_NAME]
+    seeds = trained["seed"].unique().tolist()
     columns = [(trained["variant"] == name).to_numpy(float) for name in named]
-    columns += [(trained["seed"] == seed).to_numpy(float) for seed in trained["seed"].unique()]
-    return named, np.array(columns).T.reshape(len(trained), len(columns))
+    columns += [(trained["seed"] == seed).to_numpy(float) for seed in seeds]
+    return named, seeds, np.array(columns).T.reshape(len(trained), len(columns))
 
 
 class Fit(NamedTuple):
@@ -42,6 +43,7 @@ class Fit(NamedTuple):
 
     effects: dict[str, float]
     errors: dict[str, float]  # standard errors of the effects
+    seeds: dict[int, float]  # what the base has with each, without luck
     deviation: float  # of one training, from luck
     degrees: int  # of freedom, of the deviation
 
@@ -55,7 +57,7 @@ def fit(data: pd.DataFrame) -> Fit:
     Luck is taken to be equally large with any choice. Without a degree of freedom it is NaN.
     """
     trained = _trainings(data)
-    named, design = _design(trained)
+    named, seeds, design = _design(trained)
     auroc = trained["auroc"].to_numpy()
     found, _, rank, _ = np.linalg.lstsq(design, auroc)
     degrees = len(auroc) - int(rank)
@@ -65,6 +67,7 @@ def fit(data: pd.DataFrame) -> Fit:
     return Fit(
         dict(zip(named, found.tolist(), strict=False)),
         dict(zip(named, errors.tolist(), strict=False)),
+        dict(zip(seeds, found[len(named) :].tolist(), strict=True)),
         float(deviation),
         degrees,
     )
@@ -170,16 +173,12 @@ def of_each(data: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Index: variant. Columns: equal, between, its own.
     """
-    trained = _trainings(data)
-    named, design = _design(trained)
-    found = np.linalg.lstsq(design, trained["auroc"].to_numpy())[0]
-    less_seed = trained["auroc"] - design[:, len(named) :] @ found[len(named) :]
+    trained, found = _trainings(data), fit(data)
+    less_seed = trained["auroc"] - trained["seed"].map(found.seeds)
     own = less_seed.groupby(trained["variant"], sort=False).std()
     own = own.fillna(own.median())
-    equal = fit(data).deviation
-    return pd.DataFrame(
-        {"equal": equal, "between": np.sqrt((equal**2 + own**2) / 2), "its own": own}
-    )
+    between = np.sqrt((found.deviation**2 + own**2) / 2)
+    return pd.DataFrame({"equal": found.deviation, "between": between, "its own": own})
 
 
 def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +190,7 @@ def false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (category, level), data in runs.groupby(["category", "level"], sort=False):
         trained = _trainings(data)
-        named, design = _design(trained)
+        named, _, design = _design(trained)
         found = fit(data)
         if not named or not found.deviation > 1e-9:  # unknown, or none but rounding
             continue

@@ -55,15 +55,14 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
         attention: of the network; lambda may be any.
     """
     rows = []
-    apart = set() if attention else {"attention"}
-    trained = found["record"].map(lambda record: of_training(record.settings))
-    alike = trained.map(
-        lambda settings: changes(settings, PRESETS["replication"]).keys() - {"noise"} == apart
-    )
-    alike_found = found[alike.astype(bool)]
-    precisions = alike_found.groupby("category")["precision"]
-    chosen = alike_found[alike_found["precision"] == precisions.transform(lambda of: of.mode()[0])]
-    for category, trainings in chosen.groupby("category"):
+    wanted = set() if attention else {"attention"}
+    apart = [
+        changes(of_training(record.settings), PRESETS["replication"]).keys() - {"noise"}
+        for record in found["record"]
+    ]
+    asked = found[[names == wanted for names in apart]]
+    most = asked.groupby("category")["precision"].transform(lambda of: of.mode()[0])
+    for category, trainings in asked[asked["precision"] == most].groupby("category"):
         for loss, least in RULES:
             ended, told, moved = [], 0, []
             for training in trainings.itertuples():
