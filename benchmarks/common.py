@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from n2n.analysis.markup import to_markdown
-from n2n.device import choose_device, describe, peak_memory_mib, reset_peak_memory
+from n2n.device import (
+    choose_device,
+    describe,
+    has_bfloat16,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from n2n.settings import Settings
 from n2n.training import Reconstruct, build_network, build_optimiser
 
@@ -32,6 +38,14 @@ def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.de
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options, choose_device(options.device)
+
+
+def those_of(precisions: list[str], device: torch.device) -> list[str]:
+    """Of these precisions those that the device has; says what is left out."""
+    if device.type == "cuda" and "bfloat16" in precisions and not has_bfloat16(device):
+        print("Without bfloat16, which this GPU cannot compute in.")
+        return [name for name in precisions if name != "bfloat16"]
+    return precisions
 
 
 def in_a_process(name: str, *arguments: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,19 @@ from n2n.settings import Settings, make_settings
 from n2n.training import build_network
 
 
-def onnx_network(network: nn.Module, size: int, threads: int, folder: str) -> Callable[..., Tensor]:
+def missing_for_onnx(device: torch.device) -> str:
+    """What has to be installed before ONNX Runtime computes on the device; nothing if it does."""
+    if not all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        return "-e '.[benchmarks]'"
+    import onnxruntime
+
+    there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "onnxruntime-gpu" if device.type == "cuda" and not there else ""
+
+
+def onnx_network(
+    network: nn.Module, size: int, threads: int, folder: str, device: torch.device
+) -> Callable[..., Tensor]:
     """The network in ONNX Runtime, for batches of any size."""
     import onnxruntime
 
@@ -38,10 +51,25 @@ def onnx_network(network: nn.Module, size: int, threads: int, folder: str) -> Ca
     )  # fmt: skip
     chosen = onnxruntime.SessionOptions()
     chosen.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        str(path), chosen, providers=onnxruntime.get_available_providers()
-    )
+    # As ours on a GPU, single precision is all of it
+    gpu = ("CUDAExecutionProvider", {"use_tf32": 0})
+    provider = gpu if device.type == "cuda" else "CPUExecutionProvider"
+    session = onnxruntime.InferenceSession(str(path), chosen, providers=[provider])
     return lambda x: torch.from_numpy(session.run(None, {"x": x.cpu().numpy()})[0])
+
+
+def detect_pytorch(
+    network: nn.Module,
+    device: torch.device,
+    precision: torch.dtype,
+    images: Tensor,
+    settings: Settings,
+) -> Tensor:
+    """The anomaly maps of `detect`, all images at once."""
+    found = detect(
+        network, images, settings, device, precision, batch_size=len(images), progress=False
+    )
+    return found.maps
 
 
 def detect_onnx(run: Callable[..., Tensor], images: Tensor, settings: Settings) -> Tensor:
@@ -60,34 +88,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options, device = parse(parser)
     half = choose_precision("auto", device, training=False)
+    halves = {half, torch.float16} if device.type == "cuda" else {half}
     if device.type == "cpu":
         keep_freed_memory()
     base = make_settings("replication", image_size=options.size)
     network = build_network(base, 0, device).eval()
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[Tensor, Settings], Tensor]] = {
-            "PyTorch, float32": lambda images, settings: (
-                detect(
-                    network, images, settings, device, batch_size=len(images), progress=False
-                ).maps
-            ),
-        }
-        if half != torch.float32:
-            ways[f"PyTorch, {str(half).removeprefix('torch.')}"] = lambda images, settings: (
-                detect(
-                    network, images, settings, device, half, batch_size=len(images), progress=False
-                ).maps
+            f"PyTorch, {str(precision).removeprefix('torch.')}": partial(
+                detect_pytorch, network, device, precision
             )
-        if not all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
-            print("Without its rows for ONNX Runtime: pip install -e '.[benchmarks]' brings it.")
+            for precision in (torch.float32, *sorted(halves - {torch.float32}, key=str))
+        }
+        if missing := missing_for_onnx(device):
+            print(f"Without its rows for ONNX Runtime: pip install {missing} brings it.")
         else:
             run = onnx_network(
                 build_network(base, 0, torch.device("cpu")).eval(), options.size,
-                options.threads, folder,
+                options.threads, folder, device,
             )  # fmt: skip
-            ways["ONNX Runtime, float32"] = lambda images, settings: detect_onnx(
-                run, images, settings
-            )
+            ways["ONNX Runtime, float32"] = partial(detect_onnx, run)
         rows = []
         for batch, draws in ((1, 1), (32, 1), (1, 8), (32, 2)):
             generator = torch.Generator().manual_seed(0)

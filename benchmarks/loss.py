@@ -7,6 +7,7 @@ peak memory of each is measured in a process of its own.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import cache
 from statistics import median
@@ -190,17 +191,26 @@ def main() -> None:
     values: dict[str, float] = {}
     gradients: dict[str, Tensor] = {}
     for repeat in range(options.repeats + 1):
-        for name, (method, _) in methods.items():
-            taken, values[name], gradients[name] = run(method, x, y)
+        for name, (method, _) in list(methods.items()):
+            try:
+                taken, values[name], gradients[name] = run(method, x, y)
+            except Exception as error:  # of a candidate: the others' numbers are not lost with it
+                if name == OURS:
+                    raise
+                print(f"Without {name!r}, which does not run here: {error}")
+                del methods[name]
+                continue
             if repeat > 0:  # the first warms up
                 seconds[name].append(taken)
 
     ours = gradients[OURS]
     rows = []
     for name, (_, definition) in methods.items():
-        if definition == "the same":
-            torch.testing.assert_close(values[name], values[OURS], rtol=1e-5, atol=1e-6)
-            assert (gradients[name] - ours).norm() < 1e-4 * ours.norm(), name
+        if definition == "the same" and not (
+            math.isclose(values[name], values[OURS], rel_tol=1e-5, abs_tol=1e-6)
+            and (gradients[name] - ours).norm() < 1e-4 * ours.norm()
+        ):
+            definition = "WRONG: said to be the same"
         ratios = [a / b for a, b in zip(seconds[name], seconds[OURS], strict=True)]
         rows.append(
             {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.common import name_of, now, parse, provenance, write_table
+from benchmarks.common import name_of, now, parse, provenance, those_of, write_table
 from n2n.analysis.panels import AtHand, at_hand
 from n2n.analysis.sensitivity import BASE, variant_label
 from n2n.detection import detect
@@ -31,6 +32,11 @@ from n2n.training import build_network, train_step
 REPLICATION = PRESETS["replication"]
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 BATCHES = 5
+
+
+def halves(device: torch.device) -> list[tuple[str, torch.dtype]]:
+    """Those of `HALVES` that the device has, by name."""
+    return [(name, HALVES[name]) for name in those_of(list(HALVES), device)]
 
 
 def runs_at_hand(
@@ -55,15 +61,17 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
     """A row for each run and half precision: the change of each AUROC, and the seconds."""
     for name_of_run, _, run in runs_at_hand(results, root, device):
         found, seconds = {}, {}
-        for precision in (torch.float32, *HALVES.values()):
-            began = now(device)
-            detected = detect(
-                run.network, run.images.test, run.settings, device, precision,
+        for precision in (torch.float32, *(half for _, half in halves(device))):
+            in_it = partial(
+                detect, run.network, settings=run.settings, device=device, precision=precision,
                 expected=run.expected, progress=False,
             )  # fmt: skip
+            in_it(images=run.images.test[:8])  # warms up
+            began = now(device)
+            detected = in_it(images=run.images.test)
             seconds[precision] = now(device) - began
             found[precision] = aurocs(run.images, detected)
-        for name, half in HALVES.items():
+        for name, half in halves(device):
             change = {
                 key: 100 * (found[half][key] - found[torch.float32][key]) for key in found[half]
             }
@@ -162,7 +170,8 @@ def main() -> None:
         )
     else:
         print("No weights or no N2N_DATA here: scoring is not compared, nor are gradients.")
-    if rows := list(gradients(options.results, Path(root), device)) if root else []:
+    bfloat16 = bool(those_of(["bfloat16"], device))
+    if rows := list(gradients(options.results, Path(root), device)) if root and bfloat16 else []:
         write_table(
             f"precision_gradients_{name_of(device)}",
             "Gradients in half precision",

@@ -20,7 +20,7 @@ from torch.nn.functional import conv2d
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import name_of, now, parse, provenance, training, write_table
+from benchmarks.common import name_of, now, parse, provenance, those_of, training, write_table
 from n2n.device import choose_precision, exact_float32, keep_freed_memory
 from n2n.network import Down
 from n2n.settings import Settings, make_settings
@@ -155,7 +155,7 @@ def main() -> None:
         keep_freed_memory()
     copied = bandwidth(device)
     rows = []
-    for precision in options.precisions.split(","):
+    for precision in those_of(options.precisions.split(","), device):
         dtype = choose_precision(precision, device)
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
         for width in map(int, options.widths.split(",")):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
+    failed = []
     for name in (
         "start",
         "loss",
@@ -22,8 +23,11 @@ if __name__ == "__main__":
         "scaling",
         "targets",
     ):
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]],
             cwd=Path(__file__).parent.parent,
-            check=True,
         )
+        if done.returncode != 0:  # the others' numbers are not lost with it
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from benchmarks.common import (
     now,
     parse,
     provenance,
+    those_of,
     training,
     write_table,
 )
@@ -40,19 +42,16 @@ PARTS = ("data", "network forward", "loss", "network backward", "optimiser")
 def measure(
     width: int, precision: str, way: str, size: int, steps: int, device: torch.device
 ) -> list[list[float]]:
-    """Seconds of each part for so many steps, after some to warm up."""
-    warm = 1
+    """Seconds of each part for so many steps, and for those to warm up before them."""
     if way == "kept":
         keep_freed_memory()
-    elif device.type == "cuda":
-        warm = 3  # to compile, and to record a graph
     settings = make_settings("replication", image_size=size, width=width)
     dtype = choose_precision(precision, device)
     network, optimiser, images, noise = training(settings, device, MODES.get(way, "default"))
-    marks: list[float] = []
+    marks: list[list[Any]] = []  # of each step
 
     def mark(*_: object) -> None:
-        marks.append(now(device))
+        marks[-1].append(_stamp(device))
 
     def watched(x: Tensor) -> Tensor:
         mark()
@@ -62,14 +61,35 @@ def measure(
         return reconstruction
 
     optimiser.register_step_pre_hook(mark)
-    rows = []
-    for _ in range(steps + warm):
-        marks.clear()
+    for _ in range(steps + warm_up(device)):
+        marks.append([])
         mark()
         train_step(watched, optimiser, images, noise, settings, dtype)
         mark()
-        rows.append([end - begin for begin, end in itertools.pairwise(marks)])
-    return rows[warm:]
+    now(device)  # until all of it has happened
+    return [[_between(*ends) for ends in itertools.pairwise(step)] for step in marks]
+
+
+def warm_up(device: torch.device) -> int:
+    """Steps before those that count; on a GPU also to compile, and to record a graph."""
+    return 3 if device.type == "cuda" else 1
+
+
+def _stamp(device: torch.device) -> Any:
+    """A point of time. A GPU notes it when it gets there: to wait for it would slow what follows.
+
+    In `n2n run` the host is ahead of it, too.
+    """
+    if device.type != "cuda":
+        return now(device)
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(begin: Any, end: Any) -> float:
+    """Seconds from one `_stamp` to the next."""
+    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1e3
 
 
 def main() -> None:
@@ -88,13 +108,16 @@ def main() -> None:
 
     widths = [int(width) for width in options.widths.split(",")]
     varied, ways = WAYS.get(device.type, ("network", ("eager",)))
-    configurations = list(itertools.product(widths, options.precisions.split(","), ways))
+    precisions = those_of(options.precisions.split(","), device)
+    configurations = list(itertools.product(widths, precisions, ways))
     steps: dict[tuple[int, str, str], list[list[float]]] = {c: [] for c in configurations}
+    first: dict[tuple[int, str, str], list[float]] = {c: [] for c in configurations}
     common = ("--device", device, "--size", options.size, "--steps", options.steps)
     for _ in range(options.rounds):
         for configuration in configurations:
-            done = in_a_process("step", "--one", json.dumps(configuration), *common)
-            steps[configuration] += json.loads(done)
+            done = json.loads(in_a_process("step", "--one", json.dumps(configuration), *common))
+            first[configuration].append(sum(done[0]))
+            steps[configuration] += done[warm_up(device) :]
 
     rows = []
     for (width, precision, way), times in steps.items():
@@ -107,6 +130,8 @@ def main() -> None:
         row["loss share"] = f"{100 * median(step[2] / sum(step) for step in times):.0f} %"
         without = median(sum(step) for step in steps[width, precision, ways[0]])
         row["gain"] = "" if way == ways[0] else f"{without / whole:.2f}"
+        if device.type == "cuda":
+            row["first step s"] = f"{median(first[width, precision, way]):.1f}"
         rows.append(row)
     write_table(
         f"step_{name_of(device)}",
@@ -114,7 +139,9 @@ def main() -> None:
         f"Batch 4 at {options.size}x{options.size}; medians over {options.rounds} processes of "
         f"{options.steps} steps each, after one to warm up (on a GPU three). 'Kept' is "
         "`n2n.device.keep_freed_memory`; the loss includes its backward pass; the gain is that of "
-        f"{varied!r} over the first line. One thread is timed by its own processor time.",
+        f"{varied!r} over the first line. "
+        + ("The first step is with the compilation. " if device.type == "cuda" else "")
+        + "One thread is timed by its own processor time.",
         rows,
         provenance(device),
     )

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -59,16 +60,16 @@ def choose_precision(name: str, device: torch.device, *, training: bool = True) 
     if name == "float16" and not training:
         return torch.float16
     if name == "auto":
-        return torch.bfloat16 if not training and _has_bf16(device) else torch.float32
+        return torch.bfloat16 if not training and has_bfloat16(device) else torch.float32
     if name not in ("float32", "bfloat16"):
         choices = "auto, float32 or bfloat16" if training else "float32, float16, bfloat16 or auto"
         raise N2NError(f"There is no precision {name!r} here; choose {choices}.")
-    if name == "bfloat16" and device.type == "cuda" and not _has_bf16(device):
+    if name == "bfloat16" and device.type == "cuda" and not has_bfloat16(device):
         raise N2NError("This GPU cannot compute in bfloat16; choose --precision float32.")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # it is asked of the current one
@@ -90,8 +91,9 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` is worth while and has its Triton, which Windows lacks."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    """Whether ``torch.compile`` has its Triton, which Windows lacks, and nobody has disabled it."""
+    wanted = os.environ.get("TORCH_COMPILE_DISABLE", "0") != "1"
+    return device.type == "cuda" and wanted and importlib.util.find_spec("triton") is not None
 
 
 def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -109,7 +111,7 @@ def exact_float32() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, fp32_precision="ieee"):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
@@ -133,8 +135,10 @@ def keep_freed_memory() -> None:
 
 # What the driver and the libraries of a GPU say where PyTorch's own allocator was not asked
 _GPU_IS_FULL = (
-    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED", "MPS backend out of memory", "Invalid buffer size",
+    "CUDA error: out of memory", "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory", "Invalid buffer size",
 )  # fmt: skip
 
 

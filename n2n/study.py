@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from n2n.analysis.selection import matching_records, settings_of
 from n2n.data import find_categories
+from n2n.device import out_of_memory
 from n2n.errors import BusyError, N2NError, say
 from n2n.paper import printed_cells
 from n2n.plan import Run, Study
@@ -177,11 +178,18 @@ def _make_each(
                 said = error if isinstance(error, N2NError) else repr(error)
                 failures.append(f"{run.key.folder(results)}: {said}")
                 say(f"failed: {failures[-1]}")
-                if type(error).__name__ == "AcceleratorError":  # a GPU's, which outlives the run
+                if _breaks_the_gpu(error):
                     say("this process can use its GPU no more; start the study again")
                     break
             bar.update(work_of(run))
     return failures
+
+
+def _breaks_the_gpu(error: Exception) -> bool:
+    """Whether it is, or stems from, a GPU's own error, which outlives the run."""
+    first = (error.__cause__ or error) if isinstance(error, N2NError) else error
+    broken = type(first).__name__ == "AcceleratorError"
+    return broken and isinstance(first, Exception) and not out_of_memory(first)
 
 
 def _trained_elsewhere(run: Run, runs: list[Run], results: Path) -> bool:

@@ -449,7 +449,9 @@ def test_scores_are_single_precision_whatever_the_training_was(parts: Path, tmp_
     scores = {}
     for precision in ("float32", "float16", "bfloat16"):
         out = tmp_path / precision
-        outcome = n2n("detect", "--run", run, "--out", out, "--precision", precision, image)
+        outcome = n2n(
+            "detect", "--run", run, "--out", out, "--precision", precision, "--device", "cpu", image
+        )
         assert outcome.exit_code == 0, outcome.output
         scores[precision] = pd.read_csv(out / "scores.csv")["score"].item()
     assert scores["float32"] == pytest.approx(recorded, rel=1e-6)

@@ -79,6 +79,7 @@ def test_float32_is_float32_within_and_as_it_was_after() -> None:
     try:
         with exact_float32():
             assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32 == before[0]
@@ -157,7 +158,10 @@ def test_the_fastest_device_is_chosen(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB, max allowed: 9.07 GiB)"),
         RuntimeError("Invalid buffer size: 12.00 GiB"),
     ],

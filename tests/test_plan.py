@@ -247,18 +247,28 @@ def test_a_network_that_another_process_trains_is_waited_for(
     assert capsys.readouterr().out.count("waiting for another process") == 1
 
 
+@pytest.mark.parametrize("said", [False, True])
 @pytest.mark.parametrize(
-    ("name", "reached"), [("RuntimeError", ["disc", "disc2"]), ("AcceleratorError", ["disc"])]
+    ("name", "message", "reached"),
+    [
+        ("RuntimeError", "an illegal address", ["disc", "disc2"]),
+        ("AcceleratorError", "CUDA error: an illegal address", ["disc"]),
+        ("AcceleratorError", "CUDA error: out of memory", ["disc", "disc2"]),
+    ],
 )
 def test_an_error_that_nobody_foresaw_stops_its_run_alone(
-    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch, name: str, reached: list[str]
-) -> None:
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str,
+    reached: list[str], said: bool,
+) -> None:  # fmt: skip
     """But where a GPU fails the process cannot use it again, and each run after it would fail."""
     tried = []
 
     def broken(run: Run, *arguments: object, **options: object) -> None:
         tried.append(run.category)
-        raise type(name, (RuntimeError,), {})("CUDA error: an illegal address")
+        error = type(name, (RuntimeError,), {})(message)
+        if said:
+            raise N2NError(f"It cannot be used: {message}.") from error
+        raise error
 
     monkeypatch.setattr("n2n.study.make_record", broken)
     plan = read_study(study(tmp_path, HEAD + "- {dataset: parts, categories: [disc, disc2]}\n"))
@@ -266,7 +276,7 @@ def test_an_error_that_nobody_foresaw_stops_its_run_alone(
     failures = run_study(plan, parts, tmp_path / "results", device="cpu", progress=False)
     (parts / "parts" / "disc2").unlink()
     assert tried == reached
-    assert ["illegal address" in failure for failure in failures] == [True] * len(reached)
+    assert [message in failure for failure in failures] == [True] * len(reached)
 
 
 def test_the_time_that_is_left_follows_epochs_size_and_images(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from n2n import training
 from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.detection import detect, expected_error, image_scores
+from n2n.device import has_bfloat16
 from n2n.errors import N2NError
 from n2n.loss import error_map, total_loss
 from n2n.network import UNet
@@ -33,7 +34,8 @@ from n2n.training import (
 from tests.conftest import smooth_images
 from tests.test_settings import OTHERS
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture
@@ -64,26 +66,68 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
     assert losses(first) != losses(other)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_a_gpu
 def test_same_seed_on_a_gpu_gives_nearly_the_same_losses(
     images: torch.Tensor, tiny: Settings
 ) -> None:
-    first, second = (train(images, tiny, 0, torch.device("cuda"), progress=False) for _ in range(2))
+    first, second = (train(images, tiny, 0, GPU, progress=False) for _ in range(2))
     for one, other in zip(losses(first), losses(second), strict=True):
         assert one == pytest.approx(other, rel=0.01)  # as the book says
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_a_gpu
+@pytest.mark.parametrize(("precision", "near"), [(torch.float32, 0.01), (torch.bfloat16, 0.05)])
+def test_a_compiled_network_learns_on_a_gpu_what_the_plain_one_learns(
+    images: torch.Tensor, tiny: Settings, precision: torch.dtype, near: float
+) -> None:
+    if precision == torch.bfloat16 and not has_bfloat16(GPU):
+        pytest.skip("this GPU cannot compute in bfloat16")
+    plain, compiled = (
+        train(images, tiny, 0, GPU, precision, compile_network=whether, progress=False)
+        for whether in (False, True)
+    )
+    for one, other in zip(losses(plain), losses(compiled), strict=True):
+        assert one == pytest.approx(other, rel=near)
+
+
+@on_a_gpu
+def test_an_interrupted_training_goes_on_on_a_gpu(
+    images: torch.Tensor, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(epoch: int, _: object) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    go = partial(train, images, tiny, 0, GPU, checkpoint=tmp_path / "checkpoint.pt", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        go(after_epoch=stop)
+    resumed, whole = go(), train(images, tiny, 0, GPU, progress=False)
+    assert len(resumed.history) == tiny.epochs
+    for one, other in zip(losses(resumed), losses(whole), strict=True):
+        assert one == pytest.approx(other, rel=0.01)
+
+
+@on_a_gpu
+def test_a_gpu_detects_what_the_cpu_detects(images: torch.Tensor, tiny: Settings) -> None:
+    network = build_network(tiny, 0, CPU).eval()
+    expected = detect(network, images, tiny, CPU, progress=False).maps
+    network = network.to(GPU)
+    found = detect(network, images, tiny, GPU, progress=False).maps
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
+    coarse = detect(network, images, tiny, GPU, torch.float16, progress=False).maps
+    torch.testing.assert_close(coarse.cpu(), expected, rtol=0, atol=1e-2)
+
+
+@on_a_gpu
 def test_the_host_waits_for_nothing_in_a_step_on_a_gpu(
     images: torch.Tensor, tiny: Settings
 ) -> None:
-    device = torch.device("cuda")
-    network = build_network(tiny, 0, device)
-    optimiser = build_optimiser(network, tiny, device)
-    noise = torch.Generator(device).manual_seed(0)
-    step = partial(
-        train_step, network, optimiser, images[:2].to(device), noise, tiny, torch.float32
-    )
+    network = build_network(tiny, 0, GPU)
+    optimiser = build_optimiser(network, tiny, GPU)
+    noise = torch.Generator(GPU).manual_seed(0)
+    step = partial(train_step, network, optimiser, images[:2].to(GPU), noise, tiny, torch.float32)
     step()  # makes the filters' matrices
     torch.cuda.set_sync_debug_mode("error")
     try:

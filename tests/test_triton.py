@@ -1,4 +1,4 @@
-"""The Triton kernel of the benchmarks, in Triton's interpreter: needs no GPU, only the package."""
+"""The Triton kernel of the benchmarks: in Triton's interpreter, which needs no GPU, and on one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 # `TRITON_INTERPRET` is read when a kernel is defined, so the check has a process of its own.
 CHECK = """
 import itertools
+import sys
 import torch
 from benchmarks import triton_filter
 from n2n.loss import gaussian_matrix
@@ -23,7 +25,7 @@ for (height, width), sigma, border, adjoint in itertools.product(
 ):
     if 4 * sigma >= min(height, width):
         continue
-    x = torch.randn(2, 3, height, width)
+    x = torch.randn(2, 3, height, width, device=sys.argv[1])
     down, along = (
         gaussian_matrix(size, sigma, border, x.device, torch.float64) for size in (height, width)
     )
@@ -35,9 +37,13 @@ for (height, width), sigma, border, adjoint in itertools.product(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_kernel_filters_as_the_matrices_do() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_kernel_filters_as_the_matrices_do(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
     done = subprocess.run(
-        [sys.executable, "-c", CHECK], cwd=Path(__file__).parents[1], capture_output=True,
-        text=True, env=os.environ | {"TRITON_INTERPRET": "1"},
+        [sys.executable, "-c", CHECK, device], cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, env=os.environ | interpreted,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

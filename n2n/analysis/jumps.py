@@ -173,11 +173,11 @@ def count_table(results: Path, found: pd.DataFrame) -> pd.DataFrame:
     )
     rows = []
     for of, group in rises.groupby(["trainings at 10⁻³", "precision"]):
-        row: dict[str, object] = dict(zip(rises.columns[:2], of, strict=True))
-        row["how many"] = len(group)
+        counted: dict[str, object] = dict(zip(rises.columns[:2], of, strict=True))
+        counted["how many"] = len(group)
         for loss, (jump, farthest) in LOSSES.items():
-            row[jump] = int((group[loss] > JUMP).sum())
-            row[farthest] = f"{group[loss].max():.1f}-fold"
-        rows.append(row)
+            counted[jump] = int((group[loss] > JUMP).sum())
+            counted[farthest] = f"{group[loss].max():.1f}-fold"
+        rows.append(counted)
     order = [*KINDS.values(), SMALL]
     return pd.DataFrame(sorted(rows, key=lambda row: order.index(str(row["trainings at 10⁻³"]))))
