@@ -2,14 +2,15 @@
 #
 #   snakemake --config study=studies/demo.yaml            # to the finished book
 #   snakemake -n --config study=studies/full.yaml         # what is missing
-#   snakemake tables --config study=studies/mpdd.yaml data=/path/to/data --resources gpu=2
-#   snakemake --workflow-profile profiles/slurm --config study=studies/full.yaml data=/path/to/data
+#   snakemake tables --config study=studies/mpdd.yaml data=/path/to/data results=mine --resources gpu=2
+#   snakemake --workflow-profile profiles/slurm --config study=studies/full.yaml data=/path/to/data results=mine
 #
 # Targets: tables, table1 ... table5, baselines, runs, everything (the default: runs and book).
 # Settings, by --config:
 #   study         the file that lists the runs
 #   data          root of the images; a study of the demonstration data needs none
-#   results       folder of the records
+#   results       folder of the records; has to be named with data, as those in results/ are of
+#                 other images
 #   device        of n2n run; auto takes a GPU where there is one
 #   threads       CPU cores of a run
 #   runs_per_gpu  1: no two runs share a GPU
@@ -44,6 +45,8 @@ if unknown := sorted(config.keys() - known):
     sys.exit(f"n2n: --config has no {unknown[0]!r}; choose of {', '.join(sorted(known))}")
 if DATA is not None and not Path(DATA).is_dir():
     sys.exit(f"n2n: there is no folder {DATA}; name the one that holds MPDD or VisA")
+if DATA is not None and "results" not in config:
+    sys.exit("n2n: name a folder for your records, --config results=mine")
 if config.get("missing", "skip") != "skip":
     sys.exit("n2n: --config missing can only be 'skip'")
 DEMO = f"{RESULTS}/demo"  # the demonstration's records stay apart, as with `make replicate`

@@ -81,13 +81,19 @@ def check(root: Path) -> None:
     Reads every image and mask, and compares the counts with the published ones. The exit code is
     1 where anything is missing, unreadable or of the wrong size.
     """
+    from n2n.data import EXPECTED_COUNTS
     from n2n.data import check as check_data
 
+    published = {category: dataset for dataset, category in EXPECTED_COUNTS}
     reports = check_data(root)
     click.echo(f"{'category':<28}{'train':>7}{'good':>7}{'anomalous':>11}  state")
     for report in reports:
         name = f"{report.dataset}/{report.category}"
         state = "as published" if report.expected else "own data, readable"
+        if not report.expected and (theirs := published.get(report.category)):
+            state += (
+                f"; if it is a part of {theirs}, rename the folder {report.dataset} to {theirs}"
+            )
         if report.problems:
             state = f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
         if count := len(report.passed_over):

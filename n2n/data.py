@@ -255,6 +255,8 @@ def check(root: Path, *, progress: bool = True) -> list[CategoryReport]:
         N2NError: where the root is missing or has no category.
     """
     categories = find_categories(root, "Data", "train", "test", "ground_truth")
+    if (root / SPLIT_FILE).is_file():
+        raise N2NError(f"VisA lies in {root} itself; move what is there to {root / 'VisA'}.")
     if not categories:
         raise N2NError(
             f"There is no category in {root}; expected are folders such as "

@@ -9,7 +9,9 @@ import gc
 import importlib.util
 import os
 import platform
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,9 +93,18 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` has its Triton, which Windows lacks, and nobody has disabled it."""
-    wanted = os.environ.get("TORCH_COMPILE_DISABLE", "0") != "1"
-    return device.type == "cuda" and wanted and importlib.util.find_spec("triton") is not None
+    """Whether ``torch.compile`` has what it needs, and nobody has disabled it.
+
+    That is Triton, which Windows lacks, and what Triton builds its launchers with: a C compiler and
+    Python's headers, which a slim container lacks.
+    """
+    return (
+        device.type == "cuda"
+        and os.environ.get("TORCH_COMPILE_DISABLE", "0") != "1"
+        and importlib.util.find_spec("triton") is not None
+        and any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang")))
+        and Path(sysconfig.get_path("include"), "Python.h").is_file()
+    )
 
 
 def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -238,7 +238,7 @@ def no_record(key: RunKey, results: Path) -> N2NError:
 def failure(key: RunKey, results: Path) -> str | None:
     """Why the last attempt at a run failed, where that is known."""
     try:
-        return (key.work(results) / FAILED).read_text()
+        return (key.work(results) / FAILED).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 

@@ -39,6 +39,7 @@ from n2n.measurement import (
     reconstruction_errors,
 )
 from n2n.training import build_network, split_validation
+from tests.conftest import draw_parts
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
 
@@ -558,6 +559,10 @@ def test_check_lists_own_data_and_fails_on_damage(parts: Path, tmp_path: Path) -
     outcome = n2n("check", parts)
     assert outcome.exit_code == 0, outcome.output
     assert "parts/disc" in outcome.output
+    draw_parts(tmp_path / "renamed/anomaly_dataset/tubes")
+    outcome = n2n("check", tmp_path / "renamed")
+    assert outcome.exit_code == 0, outcome.output
+    assert "if it is a part of MPDD, rename the folder anomaly_dataset to MPDD" in outcome.output
     folder = tmp_path / "mine/part/train/good"
     folder.mkdir(parents=True)
     (folder / "000.png").write_bytes(b"")

@@ -454,6 +454,14 @@ def test_check_of_an_empty_root_says_what_to_provide(tmp_path: Path) -> None:
         check(tmp_path)
 
 
+def test_check_of_visa_without_a_folder_of_its_own_says_where_to_move_it(tmp_path: Path) -> None:
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "split_csv/1cls.csv").touch()
+    (tmp_path / "candle/Data/Images/Normal").mkdir(parents=True)
+    with pytest.raises(N2NError, match=f"move what is there to {tmp_path / 'VisA'}"):
+        check(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("dataset", "category"),
     [("MPDD", "metal_plate"), ("MPDD", "bracket_white"), ("VisA", "fryum"), ("VisA", "capsules")],

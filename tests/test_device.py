@@ -118,23 +118,32 @@ def test_a_gpu_that_is_too_old_for_bfloat16_is_named(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("device", "triton", "compiles", "layout"),
+    ("device", "triton", "compiler", "compiles", "layout"),
     [
-        ("cuda", True, True, torch.channels_last),
-        ("cuda", False, False, torch.channels_last),  # as on Windows
-        ("mps", True, False, torch.contiguous_format),
-        ("cpu", True, False, torch.channels_last),
+        ("cuda", True, True, True, torch.channels_last),
+        ("cuda", False, True, False, torch.channels_last),  # as on Windows
+        ("cuda", True, False, False, torch.channels_last),  # as in a slim container
+        ("mps", True, True, False, torch.contiguous_format),
+        ("cpu", True, True, False, torch.channels_last),
     ],
 )
 def test_what_a_device_is_asked_for(
     device: str,
     triton: bool,
+    compiler: bool,
     compiles: bool,
     layout: torch.memory_format,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if triton else None)
+    monkeypatch.setattr("shutil.which", lambda name: name if compiler else None)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    assert not can_compile(torch.device(device))  # without Python's headers
+    (tmp_path / "Python.h").touch()
     assert can_compile(torch.device(device)) == compiles
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    assert not can_compile(torch.device(device))
     assert memory_format(torch.device(device)) == layout
 
 

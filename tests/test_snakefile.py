@@ -88,6 +88,7 @@ def test_a_run_that_is_there_is_no_job(tmp_path: Path) -> None:
     [
         ("dat=here", "--config has no 'dat'"),
         ("data=/no/such/folder", "there is no folder /no/such/folder"),
+        ("data=/", "name a folder for your records, --config results=mine"),
         ("missing=all", "can only be 'skip'"),
         ("device=cuda:1", "each run is given a GPU here"),
         ("study=/no/such/study", "There is no study /no/such/study"),

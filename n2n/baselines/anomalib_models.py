@@ -24,7 +24,7 @@ from tqdm import tqdm
 from n2n.baselines.settings import BACKBONES, EMBEDDED, NOTHING, RESNET, TEXTURES, BaselineSettings
 from n2n.corruption import normalise
 from n2n.detection import BATCH
-from n2n.device import keep_freed_memory
+from n2n.device import keep_freed_memory, memory_format
 from n2n.errors import N2NError
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def fit_anomalib(
             model: nn.Module = _fit_once(images, settings, device, weights, progress)
         else:
             module = _module(settings, weights)
+            if settings.method == "draem":  # 1.4 times as fast on a CPU
+                module.model.to(memory_format=memory_format(device))
             _train(module, images, settings, device, precision, progress)
             model = module.model.to(device)
             if settings.method == "cflow":
@@ -217,7 +219,6 @@ def _module(settings: BaselineSettings, weights: Path | None) -> Any:
             dtd_dir=files[0].parent, **options
         )  # a folder that is there: no download
         module.augmenter.anomaly_source_paths = files
-        module.model.to(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
         return module
     backbone = BACKBONES[settings.backbone]
     options["pre_trained"] = False

@@ -63,7 +63,9 @@ def measure(
     """
     weights = None if run.weights is None else Path(run.weights).expanduser()
     start = time.monotonic()
-    advice = "use a smaller batch size, coreset or image size"
+    # What PaDiM holds of all images does not depend on the batch, and it has no coreset
+    smaller = "image size" if settings.method == "padim" else "batch size, coreset or image size"
+    advice = f"use a smaller {smaller}"
     advice += ", or --device cpu" if device.type != "cpu" else ""
     with memory_errors(advice), exact_float32():
         model = fit(images.train, settings, run.seed, device, weights, precision, progress)
