@@ -105,7 +105,7 @@ def test_how_good_a_guide_synthetic_defects_are() -> None:
     used = found.assign(variant="used " + found["variant"], effect=1.0, stage="same training")
     (row,) = effects.guide_table(pd.concat([found, used])).to_dict("records")
     # Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = 0.8
-    assert row == {"category": "Plate", "trainings": 4, "test images": "0.80"}
+    assert row == {"category": "Plate", "choices": 4, "test images": "0.80"}
     assert effects.guide_table(used).empty
 
 

@@ -32,7 +32,9 @@ def test_the_luck_of_a_training(small_study: Path) -> None:
     ]  # nothing is left without three of two variants
     # Squared distances from the means: 3² + 3² of the base, 5² + 5² without noise, one free in each
     assert row["share of the other three"] == "74 %"
-    assert found["of two seeds"] == pytest.approx(stats.t.ppf(0.975, 2) * (68 / 2 * 2) ** 0.5)
+    # Of which luck is 4, of one degree of freedom, and what the two seeds do, of another, 34 - 4
+    few = 34**2 / (30**2 / 1 + 4**2 / 1)
+    assert found["of two seeds"] == pytest.approx(stats.t.ppf(0.975, few) * (34 * 2) ** 0.5)
     none = sensitivity.study_runs(small_study / "nowhere")
     assert luck.table(none).empty
     assert luck.false_alarms(none).empty

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
-from n2n.analysis import mechanism, sensitivity, verdicts
+from n2n.analysis import effects, luck, mechanism, sensitivity, verdicts
 from n2n.analysis.selection import own_records
 from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
 from n2n.corruption import normalise, to_unit
@@ -227,3 +228,44 @@ def test_the_processors_of_the_small_study() -> None:
     assert set(alone.index[alone]) == {
         "epochs 500", "T_max 100; epochs 500", "one filter, σ = 1.5", "α = 1",
     }  # fmt: skip
+
+
+def test_what_the_noise_does_by_the_luck_of_the_networks_with_noise() -> None:
+    runs = sensitivity.study_runs(ROOT / "results", make_settings("replication"))
+    noisy = runs["variant"].isin([sensitivity.BASE_NAME, "λ = 0.2", "λ = 0.4"])
+    runs = runs[noisy & runs["level"].eq("pixel")].set_index("category")
+    by_seed = runs.loc["Bracket White"].pivot(index="seed", columns="variant", values="auroc")
+    falls = by_seed["λ = 0.2"] - by_seed["λ = 0.4"]
+    said = f"by {falls.min():.1f} to {falls.max():.1f} points from 0.2 to 0.4 in each of the three"
+    assert said in text("notebooks/sensitivity.ipynb")
+    # A table of two ways without gaps: what is left when rows and columns have given their means
+    rest = by_seed - by_seed.mean()
+    rest = rest.sub(rest.mean(axis=1), axis=0)
+    deviation = float(np.sqrt((rest**2).to_numpy().sum() / 4))
+    effect = (by_seed["λ = 0.4"] - by_seed[sensitivity.BASE_NAME]).mean()
+    reach = stats.t.ppf(0.975, 4) * deviation * np.sqrt(2 / 3 + 2)
+    said = f"{effect:.1f} ± {reach:.1f} for a further pair".replace("-", "−")
+    assert said in text("notebooks/verdicts.ipynb")
+
+
+def test_how_many_of_the_changes_hang_on_equal_luck() -> None:
+    measured = effects.of_choices(sensitivity.study_runs(ROOT / "results"))
+    beyond = measured[luck.after_holm(measured) & measured["level"].ne("synthetic")]
+    p = luck.beyond_table(sensitivity.study_runs(ROOT / "results"), beyond)["Welch's p"]
+    several = p[p.ne("one seed")].astype(float)
+    said = f"Of the {len(several)} with several seeds {(several > 0.05).sum()} have a p above 0.05."
+    assert said in text("notebooks/sensitivity.ipynb")
+
+
+def test_how_many_of_the_printed_changes_exceed_luck_here() -> None:
+    results = ROOT / "results"
+    settings = make_settings("replication")
+    measured = effects.of_choices(sensitivity.study_runs(results, settings))
+    beyond = measured[(measured["low"] > 0) | (measured["high"] < 0)]
+    real = {tuple(row) for row in beyond[["category", "level", "variant"]].to_numpy()}
+    printed = verdicts.printed_effects(results)
+    here = [(row.category, row.level, row.change) in real for row in printed.itertuples()]
+    agrees = printed[here]["agrees"].value_counts()
+    assert agrees.to_dict() == {"no": 4, "too wide to tell": 2, "yes": 1}
+    for file in (README, FINDINGS):
+        assert "seven of ours that exceed luck" in text(file)

@@ -205,7 +205,7 @@ def guide_table(found: pd.DataFrame) -> pd.DataFrame:
     """How far synthetic defects foretell what a choice does to the test images.
 
     Spearman's rank correlation between the effects on synthetic defects and those at each level
-    of the test images, over the trainings of a part in ``found``, the table of `of_choices`.
+    of the test images, over the choices of a training in ``found``, the table of `of_choices`.
     """
     trained = found[found["stage"] == "training"]
     rows = []
@@ -215,5 +215,5 @@ def guide_table(found: pd.DataFrame) -> pd.DataFrame:
             continue
         agreement = wide.corr(method="spearman")["synthetic"].drop("synthetic")
         named = {LEVELS[str(level)]: f"{value:.2f}" for level, value in agreement.items()}
-        rows.append({"category": category, "trainings": len(wide)} | named)
+        rows.append({"category": category, "choices": len(wide)} | named)
     return pd.DataFrame(rows)

@@ -73,21 +73,29 @@ def fit(data: pd.DataFrame) -> Fit:
     )
 
 
-def half_width(deviation: float, degrees: int) -> float:
+def half_width(deviation: float, degrees: float) -> float:
     """How far a 95 % interval reaches, by Student's distribution."""
     return float(stats.t.ppf(0.975, degrees)) * deviation
 
 
-def of_seeds(data: pd.DataFrame) -> tuple[float, int]:
+def of_seeds(data: pd.DataFrame) -> tuple[float, float]:
     """How far the seeds of a choice scatter, in points, and its degrees of freedom.
 
     The standard deviation, pooled over the choices of a category and level. Luck is in it, and what
-    the seed does to all choices alike, which `fit` takes away.
+    the seed does to all choices alike, which `fit` takes away. The latter is known of a few seeds
+    only, however many trainings share them: hence Satterthwaite's degrees of freedom (*Biometrics
+    Bulletin* 2, 1946) of the sum of the two variances.
     """
-    trained = _trainings(data)
+    trained, found = _trainings(data), fit(data)
     degrees = len(trained) - trained["variant"].nunique()
-    squares = float(_squares(trained).sum())
-    return (np.sqrt(squares / degrees) if degrees else np.nan), degrees
+    if not found.degrees:
+        return np.nan, 0
+    luck = found.deviation**2
+    seed = max(float(_squares(trained).sum()) / degrees - luck, 0.0)
+    if not luck + seed:
+        return 0.0, found.degrees
+    few = seed**2 / (len(found.seeds) - 1) + luck**2 / found.degrees
+    return float(np.sqrt(luck + seed)), (luck + seed) ** 2 / few
 
 
 def _squares(trained: pd.DataFrame) -> pd.Series[float]:
