@@ -1,7 +1,7 @@
 """The reconstruction network of Section 3.2: an M-net with residual attention and SKFF.
 
 Figures 2 and 3 of the paper are not in its text. What the text leaves open follows SRMNet (Fan et
-al. 2022), which it names as its inspiration, with the block replaced by the residual attention
+al. 2022), from which it takes the pixel shuffle, with the block replaced by the residual attention
 module and without SRMNet's global residual, which would pass the noise on to the output.
 """
 

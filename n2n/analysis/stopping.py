@@ -60,7 +60,7 @@ def stopping_table(found: pd.DataFrame, *, attention: bool = True) -> pd.DataFra
         changes(of_training(record.settings), PRESETS["replication"]).keys() - {"noise"}
         for record in found["record"]
     ]
-    asked = found[[names == wanted for names in apart]]
+    asked = found[np.array([names == wanted for names in apart], bool)]
     most = asked.groupby("category")["precision"].transform(lambda of: of.mode()[0])
     for category, trainings in asked[asked["precision"] == most].groupby("category"):
         for loss, least in RULES:
