@@ -85,7 +85,7 @@ def separable(x: Tensor, y: Tensor) -> Tensor:
     """Two depthwise convolutions per filter, each as long as n2n's."""
 
     def blur(image: Tensor, sigma: float) -> Tensor:
-        radius, channels = loss.taps_aside(sigma), image.shape[1]
+        radius, channels = loss.filter_radius(sigma), image.shape[1]
         taps = window(sigma, radius, image).repeat(channels, 1)
         image = F.pad(image, (radius,) * 4, mode="reflect")
         image = F.conv2d(image, taps[:, None, None, :], groups=channels)

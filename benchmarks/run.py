@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: ``python benchmarks/run.py``.
+"""All benchmarks of speed and precision, one after the other: ``python benchmarks/run.py``.
 
 It hands on ``--device``, ``--size`` and ``--threads``.
 """

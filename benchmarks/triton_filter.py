@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from n2n.loss import gaussian_matrix, taps_aside
+from n2n.loss import filter_radius, gaussian_matrix
 
 ROWS, COLUMNS = 16, 64  # of a program's tile
 
@@ -67,7 +67,7 @@ def _along_axis(
 def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = False) -> Tensor:
     """As `n2n.loss.gaussian_filter`: float32, (..., H, W), sides above the filter's reach."""
     height, width = x.shape[-2:]
-    reach = taps_aside(sigma)
+    reach = filter_radius(sigma)
     taps = gaussian_matrix(2 * reach + 1, sigma, "zero", x.device, torch.float32)[reach]
     mirrored = border == "reflect"
     images = x.reshape(-1, height, width).contiguous()

@@ -206,7 +206,7 @@ def run(
     again. A record that is complete is shown, not run again.
     """
     if runs_per_gpu is not None:
-        from n2n.notebooks import gpu_slot
+        from n2n.gpus import gpu_slot
 
         context.with_resource(gpu_slot(runs_per_gpu))
     from n2n.plan import Run
@@ -306,7 +306,8 @@ def notebook(
     import contextlib
     import json
 
-    from n2n.notebooks import execute_notebook, gpu_slot
+    from n2n.gpus import gpu_slot
+    from n2n.notebooks import execute_notebook
 
     try:
         values = json.loads(parameters)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from n2n.corruption import corrupt, detection_noise, normalise, to_unit
-from n2n.device import exact_float32, memory_errors, memory_format, precision_context
+from n2n.device import exact_float32, memory_errors, run_network
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
 
@@ -95,8 +95,7 @@ def detect(
             total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
             for draw, noise in enumerate(noises):
                 x = corrupt(x0, noise, settings.test_noise)
-                with precision_context(device, precision):
-                    reconstruction = network(x.contiguous(memory_format=memory_format(device)))
+                reconstruction = run_network(network, x, precision)
                 total += anomaly_map(reconstruction, x0, settings)
                 if draw == 0:
                     unit = to_unit(reconstruction.float()).clamp(0, 1)
@@ -125,7 +124,8 @@ def anomaly_map(reconstruction: Tensor, x0: Tensor, settings: Settings) -> Tenso
 def image_scores(maps: Tensor) -> dict[str, Tensor]:
     """Every image score that the paper's silence allows, (N,) each, from maps (N, S, S).
 
-    The largest value, the mean, and the mean of the largest hundredth of the pixels.
+    The largest value, the mean, and the mean of the largest hundredth of the pixels; of some of
+    them alone where the maps are (N, P).
     """
     flat = maps.flatten(1)
     top = max(flat.shape[1] // 100, 1)

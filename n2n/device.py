@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -110,6 +110,14 @@ def can_compile(device: torch.device) -> bool:
 def precision_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Autocast to ``dtype``; does nothing for float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def run_network(
+    network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """What a network makes of images, (N, 3, S, S), its convolutions in ``dtype``."""
+    with precision_context(x.device, dtype):
+        return network(x.contiguous(memory_format=memory_format(x.device)))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ TRUNCATE = 4.0  # the filters end at so many sigmas, as SciPy's do; the rest wei
 GROUP = 16  # columns that are channels of the convolutions on a CPU, as many as a register holds
 
 
-def taps_aside(sigma: float) -> int:
+def filter_radius(sigma: float) -> int:
     """How many taps a filter has on either side of its centre."""
     return int(TRUNCATE * sigma + 0.5)
 
@@ -49,7 +49,7 @@ def gaussian_matrix(
         device: where the matrix lives.
         dtype: its precision; it is computed in float64.
     """
-    radius = taps_aside(sigma)
+    radius = filter_radius(sigma)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (taps / sigma) ** 2)
     weights /= weights.sum()
@@ -76,7 +76,7 @@ def _kernels(sigma: float) -> tuple[Tensor, Tensor]:
     column takes from all columns of its group and of the groups in reach, (GROUP, GROUP, 1,
     groups): the matrix of the filter again, in blocks.
     """
-    radius = taps_aside(sigma)
+    radius = filter_radius(sigma)
     centre = gaussian_matrix(2 * radius + 1, sigma, "zero", torch.device("cpu"), torch.float32)
     taps = centre[radius].view(1, 1, -1, 1).repeat(GROUP, 1, 1, 1)
     aside = -(-radius // GROUP)
@@ -90,11 +90,14 @@ def _kernels(sigma: float) -> tuple[Tensor, Tensor]:
 @torch.inference_mode(False)
 def _corners(size: int, sigma: float, border: str) -> list[tuple[slice, slice, Tensor]]:
     """What the border adds to a matrix that has zeros around the image: (rows, columns, block)."""
-    cpu, reach = torch.device("cpu"), taps_aside(sigma)
-    if border == "zero" or reach == 0:
+    cpu, radius = torch.device("cpu"), filter_radius(sigma)
+    if border == "zero" or radius == 0:
         return []
     whole, inner = (gaussian_matrix(size, sigma, b, cpu, torch.float64) for b in (border, "zero"))
-    ends = (slice(0, reach), slice(0, reach + 1)), (slice(-reach, None), slice(-reach - 1, None))
+    ends = (
+        (slice(0, radius), slice(0, radius + 1)),
+        (slice(-radius, None), slice(-radius - 1, None)),
+    )
     return [(*end, (whole - inner)[end].float()) for end in ends]
 
 
@@ -105,7 +108,7 @@ def gaussian_filter(x: Tensor, sigma: float, border: str, *, adjoint: bool = Fal
     carries gradients back through it.
     """
     onednn = mkldnn.is_available()  # type: ignore[no-untyped-call]
-    inner = min(x.shape[-2:]) > 2 * taps_aside(sigma)  # opposite borders are apart
+    inner = min(x.shape[-2:]) > 2 * filter_radius(sigma)  # opposite borders are apart
     if onednn and inner and x.device.type == "cpu" and x.dtype == torch.float32:
         return _by_convolutions(x, sigma, border, adjoint)
     return _by_matrices(x, sigma, border, adjoint)
@@ -127,12 +130,12 @@ def _by_convolutions(x: Tensor, sigma: float, border: str, adjoint: bool) -> Ten
     adjoints; what a mirrored border adds are the small corners of the matrices.
     """
     height, width = x.shape[-2:]
-    reach = taps_aside(sigma)
+    radius = filter_radius(sigma)
     down, along = _kernels(sigma)
     images = x.reshape(-1, height, width)
     if width % GROUP:
         images = pad(images, (0, -width % GROUP))
-    filtered = conv2d(_in_groups(images), down, padding=(reach, 0), groups=GROUP)
+    filtered = conv2d(_in_groups(images), down, padding=(radius, 0), groups=GROUP)
     columns = _out_of_groups(filtered)
     for rows, near, block in _corners(height, sigma, border):
         if adjoint:
@@ -173,13 +176,11 @@ def ms_ssim(
 ) -> Tensor:
     """Eq. (7): ``l_M(p)`` times the product of ``cs_j(p)``, (N, C, H, W), each at most 1."""
     moments = _moments(x, y)
-    similarity: Tensor | None = None
+    product = torch.ones_like(x)
     for sigma in sigmas:
         mu_x, mu_y, covariance, variances = _statistics(moments, sigma, border)
-        cs = contrast_structure(covariance, variances, c2)
-        similarity = cs if similarity is None else similarity * cs
-    assert similarity is not None
-    return similarity * luminance(mu_x, mu_y, c1)  # once, at the last sigma
+        product = product * contrast_structure(covariance, variances, c2)
+    return product * luminance(mu_x, mu_y, c1)  # once, at the last sigma
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class GlobalMean(nn.Module):
 
 
 class ResidualAttention(nn.Module):
-    """The residual attention module of Section 3.2.1, after each concatenation.
+    """The residual attention module of Section 3.2.1, one per level; see decision D26.
 
     Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions
     and weighs its channels by global pooling (squeeze and excitation). For comparison it can go

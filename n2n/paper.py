@@ -53,14 +53,15 @@ def _cells() -> pd.DataFrame:
     return cells
 
 
-def printed_cells() -> pd.DataFrame:
-    """Every cell of Tables 1-5, in the paper's order.
+def printed_cells(*tables: int) -> pd.DataFrame:
+    """Every cell of Tables 1-5, or of these alone, in the paper's order.
 
     Returns:
         Table, dataset, category (its folder's name, or 'average'), column, level ('image' or
         'pixel'), printed (text) and value (AUROC in percent).
     """
-    return _cells().copy()
+    cells = _cells()
+    return (cells[cells["table"].isin(tables)] if tables else cells).copy()
 
 
 def _cell(reference: str) -> Decimal:
@@ -167,7 +168,10 @@ def _claim(
         ).idxmax()
     else:
         raise ValueError(f"unknown kind of claim: {kind}")
-    return _row("claim", what, printed, str(found), float("nan"), found == printed, remark)
+    return dict(
+        kind="claim", what=what, printed=printed, recomputed=str(found),
+        difference=float("nan"), holds=bool(found == printed), remark=remark,
+    )  # fmt: skip
 
 
 def _consistency() -> list[dict[str, object]]:
@@ -197,24 +201,7 @@ def _number(
     holds = abs(difference) <= Decimal("0.5").scaleb(-decimals)
     # An average shows one decimal more than printed, which tells a tie from an error.
     shown = f"{recomputed:.{decimals + 1}f}" if kind == "average" else f"{recomputed:f}"
-    return _row(kind, what, printed, shown, round(float(difference), 4), holds, remark)
-
-
-def _row(
-    kind: str,
-    what: str,
-    printed: str,
-    recomputed: str,
-    difference: float,
-    holds: bool,
-    remark: str,
-) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "what": what,
-        "printed": printed,
-        "recomputed": recomputed,
-        "difference": difference,
-        "holds": bool(holds),
-        "remark": remark,
-    }
+    return dict(
+        kind=kind, what=what, printed=printed, recomputed=shown,
+        difference=round(float(difference), 4), holds=holds, remark=remark,
+    )  # fmt: skip

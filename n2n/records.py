@@ -228,13 +228,6 @@ def is_running(key: RunKey, results: Path) -> bool:
         return False
 
 
-def no_record(key: RunKey, results: Path) -> N2NError:
-    """What to say where a record is asked for that is not there, and without images to make it."""
-    return N2NError(
-        f"There is no record {key.folder(results)}; name the root of the data sets to make it."
-    )
-
-
 def failure(key: RunKey, results: Path) -> str | None:
     """Why the last attempt at a run failed, where that is known."""
     try:

@@ -11,12 +11,12 @@ from n2n.baselines import methods
 from n2n.baselines.settings import BaselineSettings
 from n2n.data import load_category
 from n2n.device import choose_device, choose_precision, reset_peak_memory
+from n2n.errors import N2NError
 from n2n.measurement import about_data, about_run
 from n2n.plan import Run
 from n2n.records import (
     Record,
     finished,
-    no_record,
     only_one,
     refuse_other_images,
     write_record,
@@ -55,7 +55,9 @@ def make_record(
     if record := finished(key, results, run.precision, progress):
         return record
     if data is None:
-        raise no_record(key, results)
+        raise N2NError(
+            f"There is no record {key.folder(results)}; name the root of the data sets to make it."
+        )
     where = choose_device(device)
     precision = choose_precision(run.precision, where)
     run = dataclasses.replace(run, precision=str(precision).removeprefix("torch."))

@@ -49,8 +49,7 @@ def missing_runs(
     Raises:
         N2NError: where the table has no such category.
     """
-    cells = printed_cells()
-    cells = cells[cells["table"] == table]
+    cells = printed_cells(table)
     found = set(find_categories(data))
     if categories is not None:
         known = dict.fromkeys(cells["category"][cells["category"] != "average"])

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from n2n.device import (
     memory_errors,
     memory_format,
     out_of_memory,
-    precision_context,
+    run_network,
 )
 from n2n.errors import N2NError, reason, write_errors
 from n2n.files import write_whole
@@ -129,8 +129,9 @@ def train(
             it may look at the network and must not change it.
 
     Raises:
-        N2NError: where the loss is no longer finite or has blown up, the memory is too small, or
-            the checkpoint belongs to another run or cannot be written.
+        N2NError: where there are too few images, the loss is no longer finite or has blown up, the
+            memory is too small, the network cannot be compiled, or the checkpoint belongs to
+            another run, is damaged, or cannot be written.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -275,8 +276,7 @@ def train_step(
     else:
         epsilon = draw_noise(tuple(x0.shape), settings, noise)
     x = corrupt(x0, epsilon, settings.noise)
-    with precision_context(images.device, precision):
-        reconstruction = network(x.contiguous(memory_format=memory_format(x.device)))
+    reconstruction = run_network(network, x, precision)
     loss = total_loss(reconstruction, x0, settings)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -359,8 +359,7 @@ def _validate(
     for batch in torch.split(indices.to(device), settings.batch_size):
         x0 = normalise(images[batch])
         x = corrupt(x0, noise, settings.noise)
-        with precision_context(device, precision):
-            reconstruction = network(x.contiguous(memory_format=memory_format(x.device)))
+        reconstruction = run_network(network, x, precision)
         total += total_loss(reconstruction, x0, settings) * len(batch)
     return float(total) / len(indices)
 
@@ -389,29 +388,24 @@ def read_saved(path: Path, foreign: N2NError) -> Any:
         raise foreign from error
 
 
+@dataclass
 class _State:
     """What an interrupted run needs to go on as if nothing had happened."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        average: AveragedModel | None,
-        optimiser: torch.optim.Optimizer,
-        schedule: CosineAnnealingLR,
-        identity: dict[str, Any],
-        device: str,
-    ) -> None:
-        self.network, self.average = network, average
-        self.optimiser, self.schedule = optimiser, schedule
-        self.identity, self.device = identity, device
-        self.epoch = 0
-        self.waited = 0
-        self.best_loss = float("inf")
-        self.best_epoch = 0
-        self.best_weights: dict[str, Tensor] = {}
-        self.history: list[dict[str, float]] = []
-        self.commits: list[str | None] = []
-        self.devices: list[str | None] = []
+    network: nn.Module
+    average: AveragedModel | None
+    optimiser: torch.optim.Optimizer
+    schedule: CosineAnnealingLR
+    identity: dict[str, Any]
+    device: str
+    epoch: int = 0
+    waited: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    commits: list[str | None] = field(default_factory=list)
+    devices: list[str | None] = field(default_factory=list)
 
     @property
     def kept(self) -> nn.Module:

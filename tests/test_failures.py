@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from n2n.errors import N2NError
-from n2n.notebooks import execute_notebook, gpu_slot
+from n2n.gpus import gpu_slot
+from n2n.notebooks import execute_notebook
 from n2n.settings import Settings
 from n2n.training import train
 from tests.conftest import draw_parts

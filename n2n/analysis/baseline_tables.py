@@ -25,8 +25,8 @@ def baselines_beside_paper(table: int, results: Path) -> pd.DataFrame:
     describe. 'Bring' names what a rerun of the printed method needs beside the images. Methods that
     were not run on a category of which there are runs say so.
     """
-    cells = printed_cells()
-    cells = cells[(cells["table"] == table) & (cells["category"] != "average")]
+    cells = printed_cells(table)
+    cells = cells[cells["category"] != "average"]
     methods = {method.label: method for method in METHODS.values()}
     at_hand: set[tuple[str, str]] = set()
     runs: dict[tuple[str, str, str], dict[str, list[Record]]] = {}  # by the row's name

@@ -48,19 +48,19 @@ GROUPS = {  # of the trainings there, with marker and colour
 }  # fmt: skip
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.6)
-SCATTER = 0.1  # of normal means about what is expected, on [-1, 1]; in `shrinkage_figure`
+SCATTER = 0.1  # of normal means about what is expected, on [-1, 1]
 
 
-def shrinkage(side: ArrayLike, noise: float, scatter: float = SCATTER) -> np.ndarray:
+def shrinkage(side: ArrayLike, noise: float) -> np.ndarray:
     """The share of a deviation from the expected that the best linear guess keeps.
 
-    An area of so many pixels a ``side``, whose mean scatters by ``scatter``, is seen under noise of
+    An area of so many pixels a ``side``, whose mean scatters by `SCATTER`, is seen under noise of
     deviation 0.5 on each pixel, blended in by Eq. (1) with the coefficient ``noise``. The guess of
     the least squared error keeps ``s^2 / (s^2 + n^2 / side^2)``, where n is the deviation of the
     noise on the undimmed image (Wiener's filter; not in the paper).
     """
     deviation = 0.5 * noise / (1 - noise) / np.asarray(side, float)
-    return scatter**2 / (scatter**2 + deviation**2)
+    return SCATTER**2 / (SCATTER**2 + deviation**2)
 
 
 def shrinkage_figure() -> Figure:

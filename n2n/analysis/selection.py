@@ -82,8 +82,7 @@ def settings_of(
 
 def runs_in_table(table: int, runs: Iterable[Run]) -> list[Run]:
     """Those that Table 1-5 shows: ours of its settings and any `budget`, other methods by name."""
-    cells = printed_cells()
-    cells = cells[cells["table"] == table]
+    cells = printed_cells(table)
     columns = cells.groupby(["dataset", "category"])["column"].unique().to_dict()
 
     def shows(run: Run, column: str) -> bool:

@@ -67,9 +67,8 @@ def compare_all(results: Path, preset: str = "replication") -> dict[int, pd.Data
 
 
 def _compare(table: int, records: list[Record], preset: str) -> pd.DataFrame:
-    printed = printed_cells()
     rows = []
-    for cell in printed[printed["table"] == table].itertuples():
+    for cell in printed_cells(table).itertuples():
         matched = matching_records(records, cell.dataset, cell.category, cell.column, preset)
         rows.append(_row(cell, matched, PRESETS[preset].epochs))
     return _with_averages(pd.DataFrame(rows))
@@ -337,8 +336,7 @@ def ours_beside_paper(cells: pd.DataFrame) -> pd.DataFrame:
 
 def printed_table(table: int) -> pd.DataFrame:
     """A table as the paper prints it, a column per method (and level)."""
-    cells = printed_cells()
-    cells = cells[cells["table"] == table].copy()
+    cells = printed_cells(table)
     cells["label"] = cells["category"].map(label)
     wide = cells.pivot(index="label", columns=["column", "level"], values="printed")
     wide = wide.reindex(index=cells["label"].unique())

@@ -71,7 +71,7 @@ def other_methods(results: Path) -> pd.DataFrame:
     runs = runs_of_every_method(find_records(results))
     rows: dict[str, dict[str, str]] = {"printed for N2N": {}}
     cells = printed_cells()
-    for cell in cells[cells["table"].isin([1, 2, 3]) & cells["column"].eq("Ours")].itertuples():
+    for cell in cells[cells["column"].eq("Ours")].itertuples():
         column = f"{label(str(cell.category))}, {cell.level}"
         for method, parts in runs.items():
             if found := parts.get((str(cell.dataset), str(cell.category))):
@@ -131,8 +131,8 @@ def printed_effects(results: Path) -> pd.DataFrame:
     """
     runs = study_runs(results, PRESETS["replication"])
     fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
-    cells, rows = printed_cells(), []
-    cells = cells[cells["table"].isin([4, 5]) & cells["category"].ne("average")]
+    cells, rows = printed_cells(4, 5), []
+    cells = cells[cells["category"].ne("average")]
     names = category_names(own_records(results))
     by = ["table", "dataset", "category", "level"]
     for (table, dataset, category, level), group in cells.groupby(by):

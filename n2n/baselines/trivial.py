@@ -1,7 +1,6 @@
-"""Detectors that learn nothing or next to nothing, measured on the same images.
+"""Detectors that see no small defect, measured on the same images.
 
-A pixel AUROC near 99 says little where a detector that was never trained reaches 97: defects often
-differ from their surroundings in ways that any contrast shows.
+What they reach, an image-level AUROC owes to how the photographs were taken.
 """
 
 from __future__ import annotations
