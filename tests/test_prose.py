@@ -269,3 +269,17 @@ def test_how_many_of_the_printed_changes_exceed_luck_here() -> None:
     assert agrees.to_dict() == {"no": 4, "too wide to tell": 2, "yes": 1}
     for file in (README, FINDINGS):
         assert "seven of ours that exceed luck" in text(file)
+
+
+def test_fryum_at_half_the_rate() -> None:
+    (half,) = (
+        record
+        for record in own_records(ROOT / "results")
+        if record.key.category == "fryum"
+        and record.settings == make_settings("replication", learning_rate=0.0005)
+    )
+    low, high = (100 * end for end in half.interval("image"))
+    said = f"{100 * half.metric('image'):.1f} % by the top 1 % (interval {low:.1f} to {high:.1f};"
+    assert said in text("notebooks/dynamics.ipynb")
+    assert f"({low:.1f} to {high:.1f}; one training)" in text(README)
+    assert f"({low:.1f} to {high:.1f})" in text(FINDINGS)
