@@ -90,8 +90,12 @@ def _changed(record: Record) -> dict[str, Any]:
 
 
 def figure(found: pd.DataFrame) -> Figure:
-    """The training loss of each of `of_trainings` along its epochs, the wildest ones named."""
-    categories = list(dict.fromkeys(found["category"]))
+    """The training loss of each of `of_trainings` along its epochs, the wildest ones named.
+
+    A panel for each category of several trainings.
+    """
+    several = found.groupby("category")["run"].transform("size") > 1
+    categories = list(dict.fromkeys(found["category"][several]))
     drawn, grid = new_figure(1, max(len(categories), 1), (9, 3.6), sharey=True)
     wildest = found.sort_values("jump", ascending=False).index[:4]
     wild = dict(zip(wildest, plt.get_cmap("tab10")(range(4)), strict=False))
