@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from functools import cache
 from statistics import median
@@ -190,14 +191,15 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     values: dict[str, float] = {}
     gradients: dict[str, Tensor] = {}
+    failed = []  # candidates; the others' numbers are not lost with them
     for repeat in range(options.repeats + 1):
         for name, (method, _) in list(methods.items()):
             try:
                 taken, values[name], gradients[name] = run(method, x, y)
-            except Exception as error:  # of a candidate: the others' numbers are not lost with it
+            except Exception as error:
                 if name == OURS:
                     raise
-                print(f"Without {name!r}, which does not run here: {error}")
+                failed.append(f"{name} does not run here: {error}")
                 del methods[name]
                 continue
             if repeat > 0:  # the first warms up
@@ -211,6 +213,7 @@ def main() -> None:
             and (gradients[name] - ours).norm() < 1e-4 * ours.norm()
         ):
             definition = "WRONG: said to be the same"
+            failed.append(f"{name} is not the same")
         ratios = [a / b for a, b in zip(seconds[name], seconds[OURS], strict=True)]
         rows.append(
             {
@@ -233,6 +236,8 @@ def main() -> None:
         rows,
         provenance(device),
     )
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ def runs_at_hand(
 
 def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[str, str]]:
     """A row for each run and half precision: the change of each AUROC, and the seconds."""
+    there = halves(device)
     for name_of_run, _, run in runs_at_hand(results, root, device):
         found, seconds = {}, {}
-        for precision in (torch.float32, *(half for _, half in halves(device))):
+        for precision in (torch.float32, *(half for _, half in there)):
             in_it = partial(
                 detect, run.network, settings=run.settings, device=device, precision=precision,
                 expected=run.expected, progress=False,
@@ -71,7 +72,7 @@ def scoring(results: Path, root: Path, device: torch.device) -> Iterator[dict[st
             detected = in_it(images=run.images.test)
             seconds[precision] = now(device) - began
             found[precision] = aurocs(run.images, detected)
-        for name, half in halves(device):
+        for name, half in there:
             change = {
                 key: 100 * (found[half][key] - found[torch.float32][key]) for key in found[half]
             }

@@ -16,6 +16,9 @@ from tests.records import record, small
 torch.set_num_threads(1)  # faster for tensors this small, and unmoved by other loads
 
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.fixture
 def tiny() -> Settings:
     """The smallest network and images that the method allows."""

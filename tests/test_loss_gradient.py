@@ -17,6 +17,7 @@ from n2n.loss import (
     total_loss,
 )
 from n2n.settings import Settings
+from tests.conftest import on_a_gpu
 from tests.test_loss import ZHAO, noise, options
 
 HEIGHT, WIDTH = 72, 75  # more than the widest window, and not a whole number of groups
@@ -193,7 +194,7 @@ def test_convolutions_are_the_matrices(border, sigma, size):
     torch.testing.assert_close(gradient.double(), expected[1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_a_gpu
 def test_on_a_gpu():
     x, y = pairs()
     (value, gradient), _ = both(x, y, options())

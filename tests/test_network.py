@@ -545,6 +545,13 @@ def test_bfloat16_is_near_float32():
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_same_seed_same_weights():
+    one, other, different = make(seed=5), make(seed=5), make(seed=6)
+    x = image(1, 3, 64, 64)
+    assert torch.equal(one(x), other(x))
+    assert not torch.equal(one(x), different(x))
+
+
 # ---- The receptive field
 
 

@@ -249,9 +249,10 @@ def test_what_the_noise_does_by_the_luck_of_the_networks_with_noise() -> None:
 
 
 def test_how_many_of_the_changes_hang_on_equal_luck() -> None:
-    measured = effects.of_choices(sensitivity.study_runs(ROOT / "results"))
+    runs = sensitivity.study_runs(ROOT / "results")
+    measured = effects.of_choices(runs)
     beyond = measured[luck.after_holm(measured) & measured["level"].ne("synthetic")]
-    p = luck.beyond_table(sensitivity.study_runs(ROOT / "results"), beyond)["Welch's p"]
+    p = luck.beyond_table(runs, beyond)["Welch's p"]
     several = p[p.ne("one seed")].astype(float)
     said = f"Of the {len(several)} with several seeds {(several > 0.05).sum()} have a p above 0.05."
     assert said in text("notebooks/sensitivity.ipynb")

@@ -31,11 +31,10 @@ from n2n.training import (
     train,
     train_step,
 )
-from tests.conftest import smooth_images
+from tests.conftest import on_a_gpu, smooth_images
 from tests.test_settings import OTHERS
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.conftest import on_a_gpu
 
 # `TRITON_INTERPRET` is read when a kernel is defined, so the check has a process of its own.
 CHECK = """
@@ -37,10 +38,8 @@ for (height, width), sigma, border, adjoint in itertools.product(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
 def test_the_kernel_filters_as_the_matrices_do(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
     done = subprocess.run(
         [sys.executable, "-c", CHECK, device], cwd=Path(__file__).parents[1],
