@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from n2n.settings import Settings, make_settings
-from tests.records import record, small
+from tests.records import small, study_run
 
 torch.set_num_threads(1)  # faster for tensors this small, and unmoved by other loads
 
@@ -71,11 +71,11 @@ def real_data() -> Path:
 @pytest.fixture
 def small_study(tmp_path: Path) -> Path:
     """Records of a base at two seeds and of two choices, AUROC of images from 10 to 99 %."""
-    record(tmp_path, small(), 0.70)
-    record(tmp_path, small(), 0.76, seed=1)
-    record(tmp_path, small(noise=0.0), 0.60)
-    record(tmp_path, small(noise=0.0), 0.70, seed=1)
-    record(tmp_path, small(noise=0.0), 0.10, seed=2)  # no base of this seed to compare with
-    record(tmp_path, small(width=8), 0.71)
-    record(tmp_path, make_settings("replication"), 0.99)  # of another size: not in the study
+    study_run(tmp_path, small(), 0.70)
+    study_run(tmp_path, small(), 0.76, seed=1)
+    study_run(tmp_path, small(noise=0.0), 0.60)
+    study_run(tmp_path, small(noise=0.0), 0.70, seed=1)
+    study_run(tmp_path, small(noise=0.0), 0.10, seed=2)  # no base of this seed to compare with
+    study_run(tmp_path, small(width=8), 0.71)
+    study_run(tmp_path, make_settings("replication"), 0.99)  # of another size: not in the study
     return tmp_path

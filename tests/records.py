@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def write(
     return write_record(key, results, base | content, files).folder
 
 
-def record(
+def study_run(
     results: Path, settings: Settings, image: float, seed: int = 0, images: str = "some"
 ) -> None:
     """A finished run with all that the pages of the study read; ``images`` is its data."""
@@ -94,3 +95,29 @@ def small(**changes: object) -> Settings:
     """Those of the small study, `n2n.analysis.sensitivity.BASE`, but for ``changes``."""
     size = {"image_size": 128, "width": 16, "epochs": 40, "t_max": 40}
     return make_settings("replication", **(size | changes))  # type: ignore[arg-type]
+
+
+def table_run(
+    results: Path,
+    category: str = "metal_plate",
+    image: float = 0.99,
+    seed: int = 0,
+    dataset: str = "MPDD",
+    stopped: str = "early",
+    **changes: object,
+) -> Path:
+    """A run of a preset with these changes, as the tables read it."""
+    settings = make_settings(str(changes.pop("preset", "replication")), **changes)
+    training = {"epochs": settings.epochs, "stopped": stopped}
+    return write(
+        results, settings, image, dataset=dataset, category=category, seed=seed, training=training
+    )
+
+
+def with_scores(folder: Path, threshold: float, top: list[float], **content: object) -> None:
+    """Give a record the scores of two good test images and three bad ones, and a threshold."""
+    stored = json.loads((folder / "record.json").read_text())
+    stored |= {"threshold": {"image": threshold}} | content
+    (folder / "record.json").write_text(json.dumps(stored))
+    scores = {"anomalous": [0, 0, 1, 1, 1], "top1%": top, "max": 9.0}
+    pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from n2n.analysis import beyond
 from n2n.settings import make_settings
-from tests.records import record
+from tests.records import study_run
 
 
 def test_improved_stands_beside_the_largest_budget_of_replication(tmp_path: Path) -> None:
     for epochs, image in ((100, 0.9), (25, 0.3)):
-        record(tmp_path, make_settings("replication", epochs=epochs, t_max=epochs), image)
-    record(tmp_path, make_settings("replication", **beyond.OTHER_TRAINING), 0.92)
-    record(tmp_path, make_settings("improved"), 0.93)
-    record(tmp_path, make_settings("improved"), 0.97, seed=1)  # of no use: no base of this seed
+        study_run(tmp_path, make_settings("replication", epochs=epochs, t_max=epochs), image)
+    study_run(tmp_path, make_settings("replication", **beyond.OTHER_TRAINING), 0.92)
+    study_run(tmp_path, make_settings("improved"), 0.93)
+    study_run(tmp_path, make_settings("improved"), 0.97, seed=1)  # of no use: no base of this seed
     for name in ("replication", "improved"):
-        record(tmp_path / "two", make_settings(name), 0.90)
-        record(tmp_path / "two", make_settings(name), 0.96, seed=1)
+        study_run(tmp_path / "two", make_settings(name), 0.90)
+        study_run(tmp_path / "two", make_settings(name), 0.96, seed=1)
     row = beyond.beside_paper(tmp_path / "two").to_dict("records")[0]
     assert row["95 % interval"] == "88.00 to 93.00"  # of 85 to 90 and of 91 to 96
     image, pixel = beyond.beside_paper(tmp_path).to_dict("records")
@@ -31,6 +31,7 @@ def test_improved_stands_beside_the_largest_budget_of_replication(tmp_path: Path
 
 
 def test_an_ingredient_is_found_whatever_preset_it_was_named_after(tmp_path: Path) -> None:
-    record(tmp_path, make_settings("replication", calibration="scores"), 0.8)  # that is `improved`
+    improved = make_settings("replication", calibration="scores")  # what `improved` comes to
+    study_run(tmp_path, improved, 0.8)
     (row,) = beyond.ingredients(tmp_path).to_dict("records")
     assert (row["run"], row["images, test"]) == ("improved: the score calibrated", "80.00")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from n2n.analysis import budgets
 from n2n.settings import make_settings
-from tests.records import record, small, write
+from tests.records import small, study_run, write
 
 PLATE = ("MPDD", "metal_plate")
 IMAGES = "images, by the top 1 %"
@@ -15,10 +15,10 @@ IMAGES = "images, by the top 1 %"
 def test_several_budgets_at_full_size(tmp_path: Path) -> None:
     for noise, epochs, image in ((0.3, 25, 0.5), (0.3, 100, 0.75), (0.0, 100, 0.1)):
         settings = make_settings("replication", noise=noise, epochs=epochs, t_max=epochs)
-        record(tmp_path, settings, image)
-    record(tmp_path, make_settings("replication", epochs=500), 0.8)  # its T_max is 100
-    record(tmp_path, make_settings("replication", width=16), 0.2)  # another network
-    record(tmp_path, make_settings("replication"), 0.4, seed=1)  # of one budget alone
+        study_run(tmp_path, settings, image)
+    study_run(tmp_path, make_settings("replication", epochs=500), 0.8)  # its T_max is 100
+    study_run(tmp_path, make_settings("replication", width=16), 0.2)  # another network
+    study_run(tmp_path, make_settings("replication"), 0.4, seed=1)  # of one budget alone
     for other in ({"category": "tubes"}, {"dataset": "mine"}):
         write(tmp_path, make_settings("replication"), 0.1, **other)
     found = budgets.table(tmp_path, make_settings("replication"), PLATE)
@@ -40,14 +40,14 @@ def test_several_budgets_at_full_size(tmp_path: Path) -> None:
 
 def test_the_budgets_of_the_small_study(tmp_path: Path) -> None:
     for seed in (0, 1):
-        record(tmp_path, small(), 0.5 + seed / 10, seed=seed)
-        record(tmp_path, small(epochs=80), 0.8, seed=seed)
-    record(tmp_path, small(epochs=500, t_max=500), 0.7)  # the most budgets has the first seed
+        study_run(tmp_path, small(), 0.5 + seed / 10, seed=seed)
+        study_run(tmp_path, small(epochs=80), 0.8, seed=seed)
+    study_run(tmp_path, small(epochs=500, t_max=500), 0.7)  # the most budgets has the first seed
     found = budgets.table(tmp_path, small(), PLATE)
     assert list(found.columns[1:]) == ["40", "80, T_max 40", "500"]
-    record(tmp_path, small(epochs=500, t_max=500), 0.9, seed=1)
-    record(tmp_path, small(), 0.9, seed=2)
-    record(tmp_path, small(noise=0.2), 0.9)  # of one budget
+    study_run(tmp_path, small(epochs=500, t_max=500), 0.9, seed=1)
+    study_run(tmp_path, small(), 0.9, seed=2)
+    study_run(tmp_path, small(noise=0.2), 0.9)  # of one budget
     found = budgets.table(tmp_path, small(), PLATE).set_index("epochs, at most")
     assert found.loc["seeds"].tolist() == ["0, 1"] * 3
     assert found.loc[IMAGES].tolist() == ["55.0", "80.0", "80.0"]

@@ -13,7 +13,7 @@ from n2n.analysis import confounds
 from n2n.analysis.selection import with_float32
 from n2n.baselines.settings import make_baseline_settings
 from n2n.settings import make_settings
-from tests.records import record, small, write
+from tests.records import small, study_run, write
 
 
 def test_detectors_that_learn_nothing(small_study: Path) -> None:
@@ -62,12 +62,12 @@ def test_one_number_is_asked_for_itself_and_for_its_distance(tmp_path: Path) -> 
 
 
 def test_hidden_defects_of_full_size_runs(small_study: Path) -> None:
-    record(small_study, make_settings("replication"), 0.97, seed=1)
-    record(small_study, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
-    record(small_study, make_settings("improved"), 0.88)
-    record(small_study, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
-    record(small_study / "float32", make_settings("replication"), 0.42)
-    record(small_study / "float32", small(), 0.1)  # of another size
+    study_run(small_study, make_settings("replication"), 0.97, seed=1)
+    study_run(small_study, make_settings("replication", epochs=5, t_max=5), 0.1)  # a smaller budget
+    study_run(small_study, make_settings("improved"), 0.88)
+    study_run(small_study, make_settings("replication", noise=0.2, image_score="mean"), 0.5)
+    study_run(small_study / "float32", make_settings("replication"), 0.42)
+    study_run(small_study / "float32", small(), 0.1)  # of another size
     found = confounds.hidden_defects(small_study).set_index("detector")
     assert found.loc["N2N, as in the tables, float32", "whole"] == pytest.approx(42)
     found = found.drop(index="N2N, as in the tables, float32")

@@ -12,13 +12,13 @@ from scipy import stats
 from n2n.analysis import effects, sensitivity
 from n2n.errors import N2NError
 from n2n.settings import make_settings
-from tests.records import record, small
+from tests.records import small, study_run
 
 SCORED = ["maximum score", "mean score"]  # of the base's own maps
 
 
 def test_effects_are_those_of_a_two_way_layout(small_study: Path) -> None:
-    record(small_study, small(width=8), 0.73, seed=1)
+    study_run(small_study, small(width=8), 0.73, seed=1)
     found = effects.of_choices(sensitivity.study_runs(small_study))
     image = found[found["level"] == "image"].set_index("variant")
     assert list(image.index) == ["λ = 0 (no noise)", "width 8", *SCORED]
@@ -65,17 +65,17 @@ def test_the_effect_of_a_variant_that_lacks_a_seed(small_study: Path) -> None:
 def test_another_score_of_another_training_is_no_variant(small_study: Path) -> None:
     """What is trained otherwise is compared by the base's score, and counted once."""
     before = effects.of_choices(sensitivity.study_runs(small_study))
-    record(small_study, small(noise=0.0, image_score="max"), 0.99)
+    study_run(small_study, small(noise=0.0, image_score="max"), 0.99)
     assert effects.of_choices(sensitivity.study_runs(small_study)).equals(before)
-    record(small_study, small(tanh=True, image_score="max"), 0.99)
+    study_run(small_study, small(tanh=True, image_score="max"), 0.99)
     found = effects.of_choices(sensitivity.study_runs(small_study)).set_index("variant")
     top = found.query("level == 'image'").loc["tanh of the output; maximum score"]
     assert top["effect"] != pytest.approx(99 - 73)
 
 
 def test_where_no_setting_has_two_seeds_no_interval_is_claimed(tmp_path: Path) -> None:
-    record(tmp_path, small(), 0.70)
-    record(tmp_path, small(noise=0.0), 0.60)
+    study_run(tmp_path, small(), 0.70)
+    study_run(tmp_path, small(noise=0.0), 0.60)
     found = effects.of_choices(sensitivity.study_runs(tmp_path))
     trained = found[found["stage"] == "training"]
     assert trained["effect"].notna().all()
@@ -110,26 +110,26 @@ def test_how_good_a_guide_synthetic_defects_are() -> None:
 
 
 def test_runs_of_different_images_are_not_compared(small_study: Path) -> None:
-    record(small_study, small(width=32), 0.71, images="others")
+    study_run(small_study, small(width=32), 0.71, images="others")
     with pytest.raises(N2NError, match="different images"):
         effects.of_choices(sensitivity.study_runs(small_study))
 
 
 def test_effects_around_the_runs_of_the_tables(small_study: Path) -> None:
     full = make_settings("replication")
-    record(small_study, make_settings("replication", noise=0.2), 0.90)
-    record(small_study, make_settings("replication", epochs=25, t_max=25), 0.80)
+    study_run(small_study, make_settings("replication", noise=0.2), 0.90)
+    study_run(small_study, make_settings("replication", epochs=25, t_max=25), 0.80)
     both = make_settings("replication", epochs=25, t_max=25, noise=0.2)
-    record(small_study, both, 0.70)
+    study_run(small_study, both, 0.70)
     found = effects.of_choices(sensitivity.study_runs(small_study, full))
     image = found[found["level"] == "image"].set_index("variant")["effect"]
     assert image.drop(SCORED).to_dict() == pytest.approx({"λ = 0.2": -9.0, "epochs 25": -19.0})
 
 
 def test_equal_settings_under_two_presets_are_one_run(tmp_path: Path) -> None:
-    record(tmp_path, small(learning_rate=0.001), 0.70)
-    record(tmp_path, small(noise=0.0), 0.60)
-    record(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
+    study_run(tmp_path, small(learning_rate=0.001), 0.70)
+    study_run(tmp_path, small(noise=0.0), 0.60)
+    study_run(tmp_path, make_settings("demo", learning_rate=0.001), 0.80)
     image = (
         effects.of_choices(sensitivity.study_runs(tmp_path))
         .query("level == 'image'")

@@ -10,19 +10,19 @@ import pytest
 
 from n2n.analysis import jumps
 from n2n.settings import Settings, make_settings
-from tests.records import record, small, write
+from tests.records import small, study_run, write
 
 
 def test_the_largest_jump_of_a_loss(tmp_path: Path) -> None:
     settings = make_settings("replication")
     losses = {tmp_path: [1.0, 0.5, 0.75, 0.2, 0.3], tmp_path / "float32": [1.0, 0.5, 0.1]}
     for root in losses:
-        record(root, settings, 0.9)
-        record(root, make_settings("replication", image_score="max"), 0.9)  # the same network
-        record(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
-    record(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
-    record(tmp_path, make_settings("replication", noise=0.2), 0.8)
-    record(tmp_path, make_settings("improved"), 0.8)  # the first by name, of the same network
+        study_run(root, settings, 0.9)
+        study_run(root, make_settings("replication", image_score="max"), 0.9)  # the same network
+        study_run(root, make_settings("replication", epochs=5, t_max=5), 0.9)  # a smaller budget
+    study_run(tmp_path, make_settings("replication", learning_rate=5e-4), 0.8)
+    study_run(tmp_path, make_settings("replication", noise=0.2), 0.8)
+    study_run(tmp_path, make_settings("improved"), 0.8)  # the first by name, of the same network
     for root, values in losses.items():
         for folder in (root / "runs/MPDD/metal_plate/n2n").glob("*/*"):
             content = json.loads((folder / "record.json").read_text())

@@ -10,13 +10,14 @@ import pytest
 from scipy import stats
 
 from n2n.analysis import effects, luck, sensitivity
-from tests.records import record, small
+from tests.records import small, study_run
 
 
 def test_the_luck_of_a_training(small_study: Path) -> None:
-    record(small_study, small(image_score="max"), 0.99)  # networks of the base: no trainings more
-    record(small_study, small(noise=0.0, image_score="max"), 0.99)
-    record(small_study, small(checkpoint="last"), 0.10)  # nor this one
+    # Networks of the base, no trainings more
+    study_run(small_study, small(image_score="max"), 0.99)
+    study_run(small_study, small(noise=0.0, image_score="max"), 0.99)
+    study_run(small_study, small(checkpoint="last"), 0.10)  # nor this one
     runs = sensitivity.study_runs(small_study)
     found = luck.of_trainings(runs).loc[("Metal Plate", "image")]
     # 70 and 76 with the base, 60 and 70 without noise; width 8 has one training, and fits itself
@@ -44,10 +45,10 @@ def test_the_luck_of_a_training(small_study: Path) -> None:
 def test_steady_luck_leaves_out_the_three_least_steady(tmp_path: Path) -> None:
     changes = {"noise": (9, 1), "width": (-8, 4), "levels": (20, 2), "blocks": (3, 1)}
     for seed in (0, 1):
-        record(tmp_path, small(), 0.5, seed=seed)
+        study_run(tmp_path, small(), 0.5, seed=seed)
         values = {"noise": 0.2, "width": 8, "levels": 3, "blocks": 2}
         for name, moved in changes.items():
-            record(tmp_path, small(**{name: values[name]}), 0.5 + moved[seed] / 100, seed=seed)
+            study_run(tmp_path, small(**{name: values[name]}), 0.5 + moved[seed] / 100, seed=seed)
     found = luck.of_trainings(sensitivity.study_runs(tmp_path)).loc[("Metal Plate", "image")]
     apart = np.array([0, -8, 12, -18, -2])  # of the two seeds, the base first
     deviation = (((apart - apart.mean()) ** 2).sum() / 2 / 4) ** 0.5
@@ -72,10 +73,10 @@ def _drawn(results: Path, deviations: dict[str, float]) -> pd.DataFrame:
     chance = np.random.default_rng(5)
     values = {"width": 8, "levels": 3, "blocks": 2, "tanh": True, "noise": 0.2}
     for seed in range(3):
-        record(results, small(), 0.5 + chance.normal(0, 0.01), seed=seed)
+        study_run(results, small(), 0.5 + chance.normal(0, 0.01), seed=seed)
         for name, deviation in deviations.items():
             auroc = 0.5 + chance.normal(0, deviation)
-            record(results, small(**{name: values[name]}), auroc, seed=seed)
+            study_run(results, small(**{name: values[name]}), auroc, seed=seed)
     return sensitivity.study_runs(results)
 
 
@@ -103,9 +104,9 @@ def test_where_luck_is_not_equal_it_does_not(tmp_path: Path) -> None:
 def test_what_exceeds_luck_is_shown_seed_by_seed(small_study: Path) -> None:
     for seed, base in enumerate((0.70, 0.76)):
         for name, value in {"levels": 3, "blocks": 2, "batch_size": 1}.items():
-            record(small_study, small(**{name: value}), base + 0.001 * seed, seed=seed)
-        record(small_study, small(network="unet"), base - 0.3 - 0.01 * seed, seed=seed)
-    record(small_study, small(weight_decay=0.0), 0.2)
+            study_run(small_study, small(**{name: value}), base + 0.001 * seed, seed=seed)
+        study_run(small_study, small(network="unet"), base - 0.3 - 0.01 * seed, seed=seed)
+    study_run(small_study, small(weight_decay=0.0), 0.2)
     runs = sensitivity.study_runs(small_study)
     found = effects.of_choices(runs)
     shown = luck.beyond_table(runs, found[luck.after_holm(found) & found["level"].eq("image")])
@@ -148,8 +149,8 @@ def test_false_alarms_against_fits_of_their_own(tmp_path: Path) -> None:
         for name, moved in luck_of.items():
             changed = {} if name == "base" else {name: values[name]}
             auroc = 0.5 + 0.1 * seed + moved[seed] / 100
-            record(tmp_path, small(**changed), auroc, seed=seed)
-    record(tmp_path, small(width=8), 0.5)
+            study_run(tmp_path, small(**changed), auroc, seed=seed)
+    study_run(tmp_path, small(width=8), 0.5)
     runs = sensitivity.study_runs(tmp_path)
     data = runs[runs["level"].eq("image")]
     every = luck.fit(data)

@@ -8,7 +8,7 @@ import numpy as np
 
 from n2n.analysis import mechanism
 from n2n.settings import make_settings
-from tests.records import record, small, write
+from tests.records import small, study_run, write
 
 
 def test_how_much_the_best_linear_guess_keeps() -> None:
@@ -32,12 +32,12 @@ def test_errors_inside_the_masks_and_beside_them(small_study: Path) -> None:
     assert list(inside["largest value"]) == [46.7, 73.0]  # means of three and of two seeds
     assert list(inside["which seeds"]) == ["0–2", "0, 1"]
     assert list(inside["AUPRO"]) == [80.0, 80.0]
-    record(small_study, small(noise_grain=4), 0.5)
+    study_run(small_study, small(noise_grain=4), 0.5)
     coarse = mechanism.mechanism_table(small_study, varied="grain of the noise")
     assert coarse[["grain of the noise", "largest value", "which seeds"]].to_numpy().tolist() == [
         [1, 73.0, "0, 1"], [4, 50.0, "0"]
     ]  # fmt: skip
-    record(small_study, small(noise_grain=4, noise_octaves=3), 0.25)
+    study_run(small_study, small(noise_grain=4, noise_octaves=3), 0.25)
     grains = mechanism.mechanism_table(small_study, varied="grain of the noise")
     assert list(grains["grain of the noise"]) == [1, 4, "4 + 2 + 1"]
     sides = mechanism.mechanism_table(small_study, varied="pixels per side")
@@ -66,8 +66,8 @@ def test_how_much_of_a_drawn_defect_passes(small_study: Path) -> None:
 
 
 def test_detection_over_reconstruction(small_study: Path) -> None:
-    record(small_study, small(attention=False, border="zero"), 0.5)  # no name for two
-    record(small_study, small(learning_rate=1e-6), 0.5)  # off the scale
+    study_run(small_study, small(attention=False, border="zero"), 0.5)  # no name for two
+    study_run(small_study, small(learning_rate=1e-6), 0.5)  # off the scale
     images, pixels = mechanism.quality_figure(small_study).axes
     assert [text.get_text() for text in images.texts] == ["λ = 0 (no noise)"]
     drawn = {line.get_label(): line for line in images.get_lines()}

@@ -18,7 +18,7 @@ from n2n.notebooks import STUDY_PAGES, execute_notebook
 from n2n.plan import Run
 from n2n.study import missing_runs
 from tests.conftest import draw_parts
-from tests.test_tables import record
+from tests.records import table_run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -176,7 +176,7 @@ def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
     assert wanted(3) == []
     assert len(wanted(4, seeds=[0, 1], categories=["tubes"])) == 8
     assert [run[3] for run in wanted(5, categories=["tubes"])] == [True, False]
-    record(tmp_path, "tubes", epochs=5, t_max=5, stopped="epochs")
+    table_run(tmp_path, "tubes", epochs=5, t_max=5, stopped="epochs")
     tubes: dict[str, object] = {"categories": ["tubes"], "seeds": [0, 1]}
     # The table shows the largest budget alone: a smaller one would be run in vain
     assert [len(wanted(1, epochs=epochs, **tubes)) for epochs in (4, 5, 6)] == [0, 1, 2]
@@ -194,7 +194,7 @@ def test_a_table_asks_for_the_runs_it_lacks(mpdd: Path, tmp_path: Path) -> None:
 def test_a_page_shows_a_record_or_the_first_seed(
     epochs: int | None, shown: dict[str, int | None], mpdd: Path, tmp_path: Path
 ) -> None:
-    record(tmp_path, "tubes", seed=3, epochs=5, t_max=5, stopped="epochs")
+    table_run(tmp_path, "tubes", seed=3, epochs=5, t_max=5, stopped="epochs")
     pages = {
         category: (values["seed"], values["epochs"])
         for _, category, values in experiment_pages(mpdd, tmp_path, (1, 2), epochs)

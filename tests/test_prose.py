@@ -16,7 +16,8 @@ from scipy import stats
 
 from n2n.analysis import effects, luck, mechanism, sensitivity, verdicts
 from n2n.analysis.selection import own_records
-from n2n.analysis.tables import called_anomalous, compare_all, own_measurements
+from n2n.analysis.tables import compare_all, own_measurements
+from n2n.analysis.thresholds import called_anomalous
 from n2n.corruption import normalise, to_unit
 from n2n.demo_data import draw
 from n2n.loss import error_map, gaussian_filter

@@ -8,11 +8,11 @@ import pytest
 
 from n2n.analysis import sensitivity
 from n2n.settings import changes, make_settings
-from tests.records import record, small, write
+from tests.records import small, study_run, write
 
 
 def test_another_precision_is_named(tmp_path: Path) -> None:
-    record(tmp_path, small(), 0.7)
+    study_run(tmp_path, small(), 0.7)
     write(tmp_path, small(width=8), 0.6, provenance={"precision": "float32"})
     write(tmp_path, small(width=24), 0.6)
     other = {"category": "bracket_white", "provenance": {"precision": "float32"}}
@@ -67,8 +67,8 @@ def test_labels(changed: dict[str, object], expected: str) -> None:
 
 
 def test_the_literal_paper_has_a_name(tmp_path: Path) -> None:
-    record(tmp_path, make_settings("paper", image_size=128, width=16, epochs=40, t_max=40), 0.5)
-    record(tmp_path, make_settings("paper", epochs=100), 0.5)  # at full size
+    study_run(tmp_path, make_settings("paper", image_size=128, width=16, epochs=40, t_max=40), 0.5)
+    study_run(tmp_path, make_settings("paper", epochs=100), 0.5)  # at full size
     for base in (small(), make_settings("replication")):
         assert set(sensitivity.study_runs(tmp_path, base)["variant"]) == {"preset paper"}
     assert sensitivity.variant_label(changes(make_settings("paper"), make_settings())) == (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,8 @@ from scipy import stats
 
 from n2n.analysis import verdicts
 from n2n.baselines.settings import make_baseline_settings
-from n2n.records import find_records
 from n2n.settings import make_settings
-from tests.records import write
-from tests.test_tables import record
+from tests.records import table_run, write
 
 
 def baseline(results: Path, method: str, image: float, **changes: object) -> Path:
@@ -27,11 +23,11 @@ def baseline(results: Path, method: str, image: float, **changes: object) -> Pat
 
 
 def test_each_noise_level_is_judged_against_the_printed_value_of_each(tmp_path: Path) -> None:
-    record(tmp_path, image=0.989, noise=0.2)  # printed: 98.92; an interval of 98.7 to 99.1
-    record(tmp_path, image=0.9)  # printed: 99.57
+    table_run(tmp_path, image=0.989, noise=0.2)  # printed: 98.92; an interval of 98.7 to 99.1
+    table_run(tmp_path, image=0.9)  # printed: 99.57
     short = {"epochs": 5, "t_max": 5, "stopped": "epochs"}
-    record(tmp_path, image=0.993, noise=0.4, **short)  # left out, though it agrees
-    record(tmp_path, image=0.5, noise=0.0, **short)
+    table_run(tmp_path, image=0.993, noise=0.4, **short)  # left out, though it agrees
+    table_run(tmp_path, image=0.5, noise=0.0, **short)
     table = verdicts.crossed(tmp_path)
     images = table[table["level"] == "image"].drop(columns=["category", "level"])
     assert list(images.columns) == ["ours at", "ours", "λ = 0", "λ = 0.2", "λ = 0.3", "λ = 0.4"]
@@ -43,7 +39,7 @@ def test_each_noise_level_is_judged_against_the_printed_value_of_each(tmp_path: 
 
 
 def test_other_methods_against_the_cells_of_n2n(tmp_path: Path) -> None:
-    record(tmp_path, image=0.9)
+    table_run(tmp_path, image=0.9)
     baseline(tmp_path, "padim", 0.99)
     baseline(tmp_path, "dagan", 0.2, epochs=5)
     baseline(tmp_path, "dagan", 0.3, epochs=10)  # of several budgets the largest
@@ -58,10 +54,10 @@ def test_other_methods_against_the_cells_of_n2n(tmp_path: Path) -> None:
 
 def test_a_further_training_by_hand(tmp_path: Path) -> None:
     for seed, image in enumerate((0.95, 0.96, 0.97)):
-        record(tmp_path, image=image, seed=seed)
-    record(tmp_path, image=0.97, noise=0.2)  # one seed says nothing of it
+        table_run(tmp_path, image=image, seed=seed)
+    table_run(tmp_path, image=0.97, noise=0.2)  # one seed says nothing of it
     for seed in range(3):
-        record(tmp_path, seed=seed, noise=0.4, epochs=5, t_max=5, stopped="epochs")
+        table_run(tmp_path, seed=seed, noise=0.4, epochs=5, t_max=5, stopped="epochs")
     table = verdicts.further_training(tmp_path)
     assert set(table["column"]) == {"λ = 0.3"}
     row = table[table["level"] == "image"].iloc[0]
@@ -76,7 +72,7 @@ def two_networks(results: Path) -> None:
     """Records of three seeds at λ = 0.3 and three at 0.2, AUROC of pixels 90 % in each."""
     for noise, images in ((0.3, (0.95, 0.96, 0.97)), (0.2, (0.90, 0.94, 0.98))):
         for seed, image in enumerate(images):
-            record(results, image=image, seed=seed, noise=noise)
+            table_run(results, image=image, seed=seed, noise=noise)
 
 
 def test_a_further_training_by_the_luck_of_all_networks(tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_an_effect_is_told_from_an_interval_of_ten_points(
     for noise, scatter in ((0.3, 1.0), (0.2, apart)):
         for seed in range(3):
             image = 0.95 + scatter * (seed - 1) / 100
-            record(tmp_path, image=image, seed=seed, noise=noise)
+            table_run(tmp_path, image=image, seed=seed, noise=noise)
             write(  # another part of this name
                 tmp_path,
                 make_settings("replication", noise=noise),
@@ -139,7 +135,7 @@ def test_an_effect_is_told_from_an_interval_of_ten_points(
 def test_bad_images_above_every_good_one(tmp_path: Path) -> None:
     frame = pd.DataFrame({"anomalous": [0, 0, 1, 1, 1]})
     for seed, top in enumerate(([0.1, 0.5, 0.5, 0.6, 0.7], [0.1, 0.9, 0.5, 0.6, 0.7])):
-        folder = record(tmp_path, seed=seed)
+        folder = table_run(tmp_path, seed=seed)
         frame.assign(**{"top1%": top, "max": 0.0}).to_csv(folder / "scores.csv", index=False)
     folder = baseline(tmp_path, "padim", 0.5)
     frame.assign(own=[0.0, 0.1, 0.2, 0.3, 0.4]).to_csv(folder / "scores.csv", index=False)
@@ -165,34 +161,11 @@ def test_each_image_score_is_judged(tmp_path: Path) -> None:
     assert (last["max"], last["mean"]) == ("1 of 1 reproduced", "0 of 1 reproduced")
 
 
-def test_a_threshold_by_other_good_images(tmp_path: Path) -> None:
-    """Against every choice of two of five good images, one by one."""
-    good, bad = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
-    folder = write(
-        tmp_path, make_settings("replication", validation_fraction=0.2),
-        data={"train": 10, "test_good": 5, "test_anomalous": 6}, threshold={"image": 4.0},
-    )  # fmt: skip
-    frame = pd.DataFrame({"anomalous": 5 * [0] + 6 * [1], "top1%": good + bad})
-    frame.to_csv(folder / "scores.csv", index=False)
-    found = [sum(score > max(pair) for score in bad) for pair in itertools.combinations(good, 2)]
-    assert sorted(found) == [1, 1, 1, 1, 2, 2, 2, 3, 3, 4]
-    run = find_records(tmp_path)[0]
-    assert verdicts.by_other_images(run) == [(1, 0), (2, 1), (4, 3)]
-    (row,) = verdicts.thresholds(tmp_path).to_dict("records")
-    assert row["bad images found"] == "2 of 6"
-    assert row["good ones flagged"] == "1 of 5"
-    assert (row["found, by other good images"], row["flagged then"]) == ("2 (1 to 4)", "1")
-    many = pd.DataFrame({"anomalous": 67 * [0] + [1], "top1%": [*range(67), 66.5]})
-    many.to_csv(folder / "scores.csv", index=False)  # C(67, 33) is more than 64 bits hold
-    half = dataclasses.replace(run, content=run.content | {"data": {"train": 165}})
-    assert verdicts.by_other_images(half) == [(1, 0), (1, 1), (1, 5)]
-
-
 @pytest.mark.parametrize(
     "table",
     [
         verdicts.crossed, verdicts.other_methods, verdicts.further_training,
-        verdicts.printed_effects, verdicts.above_every_good, verdicts.thresholds,
+        verdicts.printed_effects, verdicts.above_every_good,
     ],
 )  # fmt: skip
 def test_without_a_run_there_is_nothing(table: object, tmp_path: Path) -> None:

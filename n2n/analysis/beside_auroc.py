@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.analysis.selection import category_names, runs_of_every_method
-from n2n.analysis.tables import own_cells
+from n2n.analysis.tables import measured_cells
 from n2n.metrics import NAMES
 from n2n.paper import label
 from n2n.records import Record, find_records
@@ -30,9 +30,7 @@ def every_metric(cells: pd.DataFrame) -> pd.DataFrame:
         Columns: category, level, map, and the metrics (`n2n.metrics.NAMES`); means over the seeds
         ± their standard deviation.
     """
-    own = own_cells(cells)
-    own = own[own["ours"].notna() & own["category"].ne("average")]
-    rows = []
+    own, rows = measured_cells(cells), []
     for (category, level), group in own.groupby(["category", "level"], sort=False):
         named = {"category": label(str(category)), "level": level}
         every = list(group["runs"])

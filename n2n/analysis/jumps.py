@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from n2n.analysis.figures import PAPER, new_figure
 from n2n.analysis.selection import category_names, own_records
 from n2n.analysis.sensitivity import BASE, in_study, run_label
-from n2n.analysis.tables import called_anomalous
+from n2n.analysis.thresholds import called_anomalous
 from n2n.records import Record
 from n2n.settings import BUDGET, DETECTION, PRESETS, changes
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from n2n.analysis.selection import category_names, runs_of_every_method
-from n2n.analysis.tables import own_cells
+from n2n.analysis.tables import measured_cells
 from n2n.errors import N2NError
 from n2n.metrics import TAILS
 from n2n.paper import label
@@ -80,8 +80,7 @@ def of_cells(cells: pd.DataFrame, base: str) -> pd.DataFrame:
         cells: of `n2n.analysis.tables.compare`.
         base: the column that all others are compared with.
     """
-    own = own_cells(cells)
-    own = own[own["level"].eq("image") & own["ours"].notna() & own["category"].ne("average")]
+    own = measured_cells(cells[cells["level"].eq("image")])
     rows = []
     for category, group in own.groupby("category", sort=False):
         runs = dict(zip(group["column"], group["runs"], strict=True))

@@ -11,7 +11,6 @@ fewer epochs than its preset allows, before its loss had stopped falling, the ce
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +176,19 @@ def own_cells(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[own]
 
 
+def measured_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells of our method that were run, without the averages of the paper."""
+    own = own_cells(cells)
+    return own[own["ours"].notna() & own["category"].ne("average")]
+
+
 def own_measurements(tables: dict[int, pd.DataFrame], preset: str = "replication") -> pd.DataFrame:
     """The cells of our method that were run, rows of `compare_all`, each measurement once.
 
     Several tables print the same network; the row is that of the first of them, and its column
     is named by the noise coefficient.
     """
-    cells = pd.concat([own_cells(cells) for cells in tables.values()])
-    cells = cells[cells["ours"].notna() & cells["category"].ne("average")]
+    cells = measured_cells(pd.concat(tables.values()))
     changed = [bool(wanted_settings(column, preset)) for column in cells["column"]]
     cells["column"] = cells["column"].where(changed, f"lambda={PRESETS[preset].noise:g}")
     by = ["category", "level", "column"]
@@ -222,47 +226,6 @@ def beside(tables: dict[str, dict[int, pd.DataFrame]], preset: str = "replicatio
             }
         )
     return pd.DataFrame(rows)
-
-
-def at_threshold(results: Path, dataset: str) -> pd.DataFrame:
-    """How many test images of a data set `n2n detect` would call anomalous, by the tables' runs.
-
-    The threshold is the largest score of the held-out normal training images, so AUROC, which
-    needs none, does not tell it. A row per category and preset, seed by seed.
-    """
-    records, rows = find_records(results), []
-    parts = dict.fromkeys(r.key.category for r in records if r.key.dataset == dataset)
-    for category, preset in itertools.product(parts, ("replication", "improved")):
-        found = matching_records(records, dataset, category, "Ours", preset)
-        if not found:
-            continue
-        called = [called_anomalous(record) for record in found]
-        data = found[0].content["data"]
-        rows.append(
-            {
-                "category": label(category),
-                "preset": preset,
-                "epochs": ", ".join(str(r.content["training"]["epochs"]) for r in found),
-                "image AUROC, %": ", ".join(f"{100 * r.metric('image'):.0f}" for r in found),
-                "defective images found": _listed(
-                    [bad for bad, _ in called], data["test_anomalous"]
-                ),
-                "good images flagged": _listed([good for _, good in called], data["test_good"]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def called_anomalous(record: Record) -> tuple[int, int]:
-    """How many bad and how many good test images `n2n detect` would call anomalous."""
-    scores = record.scores()
-    above = scores["chosen"].gt(record.content["threshold"]["image"])
-    bad = scores["anomalous"].eq(1)
-    return int((above & bad).sum()), int((above & ~bad).sum())
-
-
-def _listed(counts: list[int], whole: int) -> str:
-    return f"{', '.join(map(str, counts))} of {whole}"
 
 
 def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:

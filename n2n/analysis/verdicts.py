@@ -24,7 +24,6 @@ from n2n.analysis.selection import (
 from n2n.analysis.sensitivity import study_runs, variant_label
 from n2n.analysis.tables import (
     WIDE,
-    called_anomalous,
     compare,
     compare_all,
     mean_auroc,
@@ -32,7 +31,7 @@ from n2n.analysis.tables import (
     own_measurements,
     verdict,
 )
-from n2n.metrics import TAILS, bootstrap_image
+from n2n.metrics import bootstrap_image
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import IMAGE_SCORES, PRESETS
@@ -264,60 +263,6 @@ def _interval(record: Record, score: str) -> tuple[float, float]:
     scores = record.scores()
     labels = scores["anomalous"].eq(1).to_numpy()
     return bootstrap_image(scores[score].to_numpy(), labels)["auroc"]
-
-
-def thresholds(results: Path) -> pd.DataFrame:
-    """What each of our networks finds at its threshold, and what other good images would give.
-
-    The threshold is the largest score of the held-out normal training images. Beside it stands what
-    as many good *test* images in their place would give: the median over all choices of them, the
-    range of the middle 95 %, and how many of all good test images the median threshold flags. Those
-    are test images, so this is a diagnosis and no performance.
-    """
-    rows = []
-    for cell in own_measurements(compare_all(results)).itertuples():
-        if cell.level != "image" or cell.short:
-            continue
-        called = [called_anomalous(run) for run in cell.runs]
-        found, flagged = (", ".join(map(str, counts)) for counts in zip(*called, strict=True))
-        other = [by_other_images(run) for run in cell.runs]
-        data = cell.runs[0].content["data"]
-        rows.append(
-            {
-                "category": label(str(cell.category)),
-                "network": label(str(cell.column)),
-                "seeds": ", ".join(str(run.key.seed) for run in cell.runs),
-                "bad images found": f"{found} of {data['test_anomalous']}",
-                "good ones flagged": f"{flagged} of {data['test_good']}",
-                "found, by other good images": "; ".join(
-                    f"{middle} ({low} to {high})" for (low, _), (middle, _), (high, _) in other
-                ),
-                "flagged then": ", ".join(str(median[1]) for _, median, _ in other),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def by_other_images(record: Record) -> list[tuple[int, int]]:
-    """What a threshold by good *test* images finds and flags: 2.5 %, median, 97.5 % of all choices.
-
-    It is the largest score of as many of them as were held out, or of all where there are fewer.
-    Of N good images the i-th smallest is the largest of n in C(i - 1, n - 1) of C(N, n) choices.
-
-    Returns:
-        Bad images above it, and good ones.
-    """
-    held_out = round(record.content["data"]["train"] * record.settings.validation_fraction)
-    scores = record.scores()
-    bad = scores["anomalous"].eq(1)
-    good = np.sort(scores["chosen"][~bad])[::-1]  # so that what is found rises
-    size, count = len(good), min(held_out, len(good))
-    whole = math.comb(size, count)
-    share = np.cumsum([math.comb(size - 1 - i, count - 1) / whole for i in range(size)])
-    limits = good[np.searchsorted(share, (TAILS[0], 0.5, TAILS[1]))]
-    return [
-        (int((scores["chosen"][bad] > limit).sum()), int((good > limit).sum())) for limit in limits
-    ]
 
 
 def _by_method(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
