@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from n2n import metrics
 from n2n.data import Category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
-from n2n.device import can_compile, memory_errors, out_of_memory
+from n2n.device import can_compile
 from n2n.errors import N2NError, write_errors
 from n2n.files import write_whole
 from n2n.measurement import (
@@ -45,8 +44,9 @@ from n2n.records import (
     Record,
     read_record,
 )
-from n2n.settings import DETECTION, Settings, settings_from_dict
-from n2n.training import Trained, build_network, read_saved, split_validation, train
+from n2n.settings import DETECTION, Settings
+from n2n.training import Trained, build_network, split_validation, train
+from n2n.weights import load_network, save_network
 
 
 def measure(
@@ -286,55 +286,6 @@ def _trace_of(record: Record, settings: Settings) -> dict[int, dict[str, float]]
     return _read_trace(record.folder / TRACE) if same else {}
 
 
-@memory_errors("close other programs or choose another --device")
-def load_network(
-    path: Path, device: torch.device
-) -> tuple[nn.Module, Settings, dict[str, float], Expected | None]:
-    """The network, settings, thresholds and expected error of a run's folder or ``weights.pt``.
-
-    Raises:
-        N2NError: where the file is missing, must not be read or is not such a file, or the memory
-            is too small.
-    """
-    file = path / WEIGHTS if path.is_dir() else path
-    mend = "name a run's folder"
-    if (file.parent / RECORD).exists():
-        mend = "it may be damaged: delete its folder and run it again"
-    foreign = N2NError(f"{file} is not a file of weights that `n2n run` wrote; {mend}.")
-    try:
-        saved = read_saved(file, foreign)  # on the CPU, where maps are calibrated
-    except FileNotFoundError as error:
-        raise _no_weights(file) from error
-    try:
-        settings = settings_from_dict(saved["settings"])
-        network = build_network(settings, 0, device)
-        network.load_state_dict(saved["network"])
-        threshold = {name: float(value) for name, value in saved["threshold"].items()}
-        expected = Expected(**saved["expected"]) if saved.get("expected") else None
-    except N2NError as error:
-        raise N2NError(f"{file} is of another version of this program. {error}") from error
-    except Exception as error:  # so can what is in it
-        if out_of_memory(error):
-            raise
-        raise foreign from error
-    network.eval()
-    return network, settings, threshold, expected
-
-
-def _no_weights(file: Path) -> N2NError:
-    """What to say of weights that are missing; `n2n run` makes none where a record is complete."""
-    folder = file.parent
-    if not (folder / RECORD).exists():
-        return N2NError(f"There are no weights {file}; name a run's folder, or train by `n2n run`.")
-    method = read_record(folder).key.method
-    if method != "n2n":
-        return N2NError(f"{folder} has no weights: {method} keeps none; name a run of n2n.")
-    return N2NError(
-        f"There are no weights {file} (they are not committed); run it again into another "
-        f"--results folder, or delete {folder} first."
-    )
-
-
 def _read_trace(path: Path) -> dict[int, dict[str, float]]:
     """The rows that an interrupted run has measured, by epoch.
 
@@ -376,12 +327,4 @@ def _write_files(
     )
     curve = pd.DataFrame({"fpr": fpr, "tpr": tpr})
     curve.to_csv(folder / "pixel_roc.csv", index=False, float_format="%.6g")
-    torch.save(
-        {
-            "settings": settings.as_dict(),
-            "threshold": threshold,
-            "network": trained.network.state_dict(),
-            "expected": None if expected is None else dataclasses.asdict(expected),
-        },
-        folder / WEIGHTS,
-    )
+    save_network(folder / WEIGHTS, trained.network, settings, threshold, expected)

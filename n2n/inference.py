@@ -20,9 +20,9 @@ from n2n.decoding import decode_image
 from n2n.detection import detect, image_scores
 from n2n.device import choose_device, choose_precision, keep_freed_memory
 from n2n.errors import N2NError, write_errors
-from n2n.experiment import load_network
 from n2n.files import write_whole
 from n2n.records import RECORD
+from n2n.weights import load_network
 
 
 def detect_files(

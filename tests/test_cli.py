@@ -25,7 +25,6 @@ from n2n.corruption import corrupt, fixed_noise, normalise
 from n2n.data import load_category
 from n2n.detection import Detection, Expected, detect, expected_error, image_scores
 from n2n.errors import N2NError
-from n2n.experiment import load_network
 from n2n.loss import error_map
 from n2n.measurement import (
     MARGIN,
@@ -39,6 +38,7 @@ from n2n.measurement import (
     reconstruction_errors,
 )
 from n2n.training import build_network, split_validation
+from n2n.weights import load_network
 from tests.conftest import draw_parts
 
 TINY = ["--preset", "demo", "--image-size", "64", "--width", "4", "--quiet", "--device", "cpu"]
@@ -508,7 +508,7 @@ def test_detect_says_how_to_come_by_missing_weights(
     assert "thumbnail keeps none; name a run of n2n" in said(thumbnail)
 
 
-@pytest.mark.parametrize("moment", ["torch.load", "n2n.experiment.build_network"])
+@pytest.mark.parametrize("moment", ["torch.load", "n2n.weights.build_network"])
 def test_weights_are_not_foreign_where_the_memory_is_too_small(
     finished: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:

@@ -18,13 +18,13 @@ from n2n.data import Category, load_category
 from n2n.demo_data import CATEGORIES, DEFECTS, draw
 from n2n.detection import Expected, detect
 from n2n.device import choose_device
-from n2n.experiment import load_network
 from n2n.inference import overlay
 from n2n.measurement import development_set
 from n2n.records import WEIGHTS, Record
 from n2n.settings import Settings
 from n2n.synthetic import KINDS
 from n2n.training import split_validation
+from n2n.weights import load_network
 
 NOISES = (0.0, 0.2, 0.3, 0.4, 0.6)
 AMPLIFIED = 3  # the differences of `passed_panels`, which are faint
