@@ -11,14 +11,35 @@ from torch.nn.functional import interpolate
 from n2n.settings import Settings
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Images as uint8 0..255 to floats on [-1, 1]: mean 0.5 and deviation 0.5 (Section 3.1)."""
-    return images.float() / 127.5 - 1.0
+def normalise(images: Tensor, standardise: bool = False) -> Tensor:
+    """Images as uint8 0..255 to floats on [-1, 1]: mean 0.5 and deviation 0.5 (Section 3.1).
+
+    Or, to ``standardise``, every channel of every image to this mean and deviation (decision D11).
+    """
+    x0 = images.float() / 127.5 - 1.0
+    if standardise:
+        mean, deviation = _moments(x0)
+        x0 = (x0 - mean) / deviation * 0.5 + 0.5
+    return x0
 
 
 def to_unit(images: Tensor) -> Tensor:
     """Normalised images on [-1, 1] back to [0, 1]."""
     return images * 0.5 + 0.5
+
+
+def to_photograph(x: Tensor, images: Tensor, standardise: bool = False) -> Tensor:
+    """Undo `normalise`, as it was done to ``images``, and cut to what a photograph has, [0, 1]."""
+    if standardise:
+        mean, deviation = _moments(normalise(images))
+        x = (x - 0.5) / 0.5 * deviation + mean
+    return to_unit(x).clamp(0, 1)
+
+
+def _moments(x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (N, C, 1, 1); the latter at least a grey value, as flat images have 0."""
+    deviation, mean = torch.std_mean(x0, (2, 3), correction=0, keepdim=True)
+    return mean, deviation.clamp_min(1 / 127.5)
 
 
 def corrupt(x0: Tensor, epsilon: Tensor, noise: float) -> Tensor:

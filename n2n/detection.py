@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from n2n.corruption import corrupt, detection_noise, normalise, to_unit
+from n2n.corruption import corrupt, detection_noise, normalise, to_photograph, to_unit
 from n2n.device import exact_float32, memory_errors, run_network
 from n2n.loss import error_map, gaussian_filter
 from n2n.settings import Settings
@@ -91,15 +91,16 @@ def detect(
     with memory_errors(advice), exact_float32(), bar:
         for begin in range(0, len(images), batch_size):
             batch = slice(begin, begin + batch_size)
-            x0 = normalise(images[batch].to(device))
+            seen = images[batch].to(device)
+            x0 = normalise(seen, settings.standardise)
             total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
             for draw, noise in enumerate(noises):
                 x = corrupt(x0, noise, settings.test_noise)
                 reconstruction = run_network(network, x, precision)
                 total += anomaly_map(reconstruction, x0, settings)
                 if draw == 0:
-                    unit = to_unit(reconstruction.float()).clamp(0, 1)
-                    reconstructions[batch] = (unit * 255).round().to(torch.uint8).cpu()
+                    shown = to_photograph(reconstruction.float(), seen, settings.standardise)
+                    reconstructions[batch] = (shown * 255).round().to(torch.uint8).cpu()
             maps[batch] = (total / len(noises)).cpu()
             bar.update(len(x0))
     scored = maps if expected is None else expected.calibrate(maps)

@@ -28,6 +28,7 @@ from n2n.measurement import (
     hidden_alike,
     hidden_defects,
     measure_test,
+    negative_factors,
     passed_defects,
     peak_in_defect,
     point_metrics,
@@ -206,6 +207,7 @@ def _measure(
         ),
         "trivial": trivial_metrics(images, settings, device),
         "reconstruction": reconstruction_errors(images, detected),
+        "negative_factors": negative_factors(images, detected, settings),
         "peak_in_defect": {
             "maps": peak_in_defect(images, detected.maps),
             "scored": peak_in_defect(images, detected.scored),

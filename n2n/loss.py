@@ -10,7 +10,8 @@ derived by hand in `_ms_ssim_gradient`, which is faster than automatic different
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
@@ -174,13 +175,19 @@ def contrast_structure(covariance: Tensor, variances: Tensor, c2: float) -> Tens
 def ms_ssim(
     x: Tensor, y: Tensor, sigmas: tuple[float, ...], c1: float, c2: float, border: str
 ) -> Tensor:
-    """Eq. (7): ``l_M(p)`` times the product of ``cs_j(p)``, (N, C, H, W), each at most 1."""
+    """Eq. (7): ``l_M(p)`` times the product of ``cs_j(p)``, (N, C, H, W), at most 1."""
+    return reduce(torch.mul, similarity_factors(x, y, sigmas, c1, c2, border))
+
+
+def similarity_factors(
+    x: Tensor, y: Tensor, sigmas: tuple[float, ...], c1: float, c2: float, border: str
+) -> Iterator[Tensor]:
+    """The factors of Eq. (7), (N, C, H, W) each: every ``cs_j(p)``, then ``l_M(p)``."""
     moments = _moments(x, y)
-    product = torch.ones_like(x)
     for sigma in sigmas:
         mu_x, mu_y, covariance, variances = _statistics(moments, sigma, border)
-        product = product * contrast_structure(covariance, variances, c2)
-    return product * luminance(mu_x, mu_y, c1)  # once, at the last sigma
+        yield contrast_structure(covariance, variances, c2)
+    yield luminance(mu_x, mu_y, c1)  # once, at the last sigma
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
@@ -261,7 +268,7 @@ def error_map(reconstruction: Tensor, original: Tensor, settings: Settings) -> T
         (N, H, W), zero where both agree.
     """
     with torch.autocast(original.device.type, enabled=False):
-        x, y = _on_loss_range(reconstruction, original, settings)
+        x, y = on_loss_range(reconstruction, original, settings)
         dissimilarity = 1 - ms_ssim(
             x, y, settings.sigmas, settings.c1, settings.c2, settings.border
         )  # the summand of Eq. (8)
@@ -269,7 +276,7 @@ def error_map(reconstruction: Tensor, original: Tensor, settings: Settings) -> T
         return (settings.alpha * dissimilarity + (1 - settings.alpha) * absolute).mean(1)
 
 
-def _on_loss_range(
+def on_loss_range(
     reconstruction: Tensor, original: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor]:
     """Both in the precision of the original and on the range that the settings name."""
@@ -324,7 +331,7 @@ def total_loss(reconstruction: Tensor, original: Tensor, settings: Settings) -> 
         if settings.loss == "zhao":
             if not (torch.is_grad_enabled() and reconstruction.requires_grad):
                 return error_map(reconstruction, original, settings).mean()
-            x, y = _on_loss_range(reconstruction, original, settings)
+            x, y = on_loss_range(reconstruction, original, settings)
             loss: Tensor = _MeanError.apply(x, y, settings)  # type: ignore[no-untyped-call]
             return loss
         from pytorch_msssim import ms_ssim as scalar_ms_ssim

@@ -20,7 +20,7 @@ from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import BATCH, Detection, anomaly_map, image_scores
 from n2n.device import describe, exact_float32, memory_errors, peak_memory_mib
-from n2n.loss import gaussian_filter
+from n2n.loss import gaussian_filter, on_loss_range, similarity_factors
 from n2n.plan import Run
 from n2n.records import commit
 from n2n.settings import IMAGE_SCORES, Settings
@@ -142,6 +142,36 @@ def reconstruction_errors(images: Category, detected: Detection) -> dict[str, di
             "normal": float(error[~images.labels].mean()),
         }
     return found
+
+
+def negative_factors(
+    images: Category, detected: Detection, settings: Settings
+) -> dict[str, dict[str, float]]:
+    """Where test images and their reconstructions vary against each other, by Eq. (4) and (7).
+
+    A product of two negative factors counts as alike (decision D48).
+
+    Returns:
+        For normal and anomalous images the share of the pixels, of all channels, with one negative
+        factor or more, and that with two or another even number of them.
+    """
+    counts = []
+    for x, y in zip(
+        torch.split(detected.reconstructions, BATCH), torch.split(images.test, BATCH), strict=True
+    ):
+        pair = on_loss_range(normalise(x), normalise(y), settings)  # of standardised ones, too
+        factors = similarity_factors(
+            *pair, settings.sigmas, settings.c1, settings.c2, settings.border
+        )
+        counts.append(torch.stack([factor < 0 for factor in factors]).sum(0))
+    negative = torch.cat(counts)
+    return {
+        name: {
+            "any": float((negative[of] > 0).float().mean()),
+            "even": float(((negative[of] > 0) & (negative[of] % 2 == 0)).float().mean()),
+        }
+        for name, of in (("normal", ~images.labels), ("anomalous", images.labels))
+    }
 
 
 def peak_in_defect(images: Category, maps: torch.Tensor) -> float:

@@ -44,26 +44,28 @@ class GlobalMean(nn.Module):
 class ResidualAttention(nn.Module):
     """The residual attention module of Section 3.2.1, one per level; see decision D26.
 
-    Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions
-    and weighs its channels by global pooling (squeeze and excitation). For comparison it can go
-    without this ``gate``, or without the other pathway, the ``identity``.
+    Both pathways begin with a 1x1 convolution; the residual one goes on with two 3x3 convolutions,
+    or as many as are asked for, and weighs its channels by global pooling (squeeze and excitation).
+    For comparison it can go without this ``gate``, or without the other pathway, the ``identity``.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, gate: bool = True, identity: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        convolutions: int = 2,
+        gate: bool = True,
+        identity: bool = True,
     ) -> None:
         super().__init__()
         squeezed = max(outputs // REDUCTION, LEAST)
         # Either is made in any case, so that the rest begins with the same weights
         straight = conv1x1(inputs, outputs)
         self.identity = straight if identity else None
-        self.residual = nn.Sequential(
-            conv1x1(inputs, outputs),
-            nn.ReLU(inplace=True),
-            conv3x3(outputs, outputs),
-            nn.ReLU(inplace=True),
-            conv3x3(outputs, outputs),
-        )
+        self.residual = nn.Sequential(conv1x1(inputs, outputs))
+        for _ in range(convolutions):
+            self.residual += nn.Sequential(nn.ReLU(inplace=True), conv3x3(outputs, outputs))
         attention = nn.Sequential(
             GlobalMean(),
             conv1x1(outputs, squeezed),
@@ -153,7 +155,11 @@ class MNet(nn.Module):
         def block(inputs: int, outputs: int) -> nn.Module:
             first, *more = (
                 ResidualAttention(
-                    c, outputs, gate=settings.attention_gate, identity=settings.attention_identity
+                    c,
+                    outputs,
+                    convolutions=settings.convolutions,
+                    gate=settings.attention_gate,
+                    identity=settings.attention_identity,
                 )
                 if settings.attention
                 else conv1x1(c, outputs)  # Table 5
@@ -163,9 +169,9 @@ class MNet(nn.Module):
 
         channels = [width * 2**level for level in range(levels)]
         self.lift = conv3x3(3, width)
+        joined = width if settings.scaled_inputs and not settings.added_inputs else 0
         self.encoder = nn.ModuleList(
-            block(c + width if level and settings.scaled_inputs else c, c)
-            for level, c in enumerate(channels)
+            block(c + joined if level else c, c) for level, c in enumerate(channels)
         )
         self.down = nn.ModuleList(Down(c) for c in channels[:-1])
         # Made in any case, so that the rest begins with the same weights
@@ -174,12 +180,17 @@ class MNet(nn.Module):
         self.skip = nn.ModuleList(skips if settings.skip_convolution else plain)
         self.up = nn.ModuleList(Up(2 * c) for c in channels[:-1])
         self.decoder = nn.ModuleList(block(2 * c, c) for c in channels[:-1])
-        self.head = nn.ModuleList(conv3x3(c, width) for c in channels)
+        head = conv3x3 if settings.head_size == 3 else conv1x1
+        self.head = nn.ModuleList(head(c, width) for c in channels)
         self.fuse = SKFF(width, levels)
         self.output = conv3x3(width, 3)
-        own = 0 if settings.shared_lift else levels - 1
         # Made last, so that the rest begins with the same weights
-        self.lift_scaled = nn.ModuleList(conv3x3(3, width) for _ in range(own))
+        own = [width if joined else c for c in channels[1:]]
+        shared = settings.shared_lift and not settings.added_inputs
+        self.lift_scaled = nn.ModuleList(conv3x3(3, c) for c in own if not shared)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.padding_mode = settings.padding
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, H, W), H and W multiples of 2^(levels - 1)."""
@@ -194,7 +205,10 @@ class MNet(nn.Module):
                 mean = self.settings.input_filter == "mean"
                 x = F.avg_pool2d(x, 2) if mean else x[..., ::2, ::2]
                 lift = self.lift_scaled[level] if self.lift_scaled else self.lift
-                features = torch.cat([features, lift(x)], 1)
+                if self.settings.added_inputs:
+                    features = features + lift(x)
+                else:
+                    features = torch.cat([features, lift(x)], 1)
             features = encoder(features)
             encoded.append(features)
 

@@ -25,7 +25,8 @@ MaskRule = Literal["half", "any", "nearest"]  # which reduced pixels a mask cove
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 OF_MNET = (  # settings that the U-Net does not know
     "attention", "attention_gate", "attention_identity", "global_residual", "levels", "blocks",
-    "scaled_inputs", "input_filter", "shared_lift", "skip_convolution", "tanh",
+    "scaled_inputs", "input_filter", "shared_lift", "added_inputs", "skip_convolution",
+    "convolutions", "head_size", "padding", "tanh",
 )  # fmt: skip
 
 
@@ -74,6 +75,7 @@ class Settings:
     resize: Resize = "bilinear"  # not given; all but nearest are antialiased
 
     # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
+    standardise: bool = False  # True: each channel of each image is brought to these two instead
     noise: float = 0.3  # lambda
     noise_mean: float = 0.5
     noise_std: float = 0.5
@@ -86,14 +88,18 @@ class Settings:
     width: int = 32  # channels at full resolution; doubles at each halving
     levels: int = 4  # resolutions, each half of the one before; as many as the maps of 3.2.2
     blocks: int = 1  # residual attention modules in a row
+    convolutions: int = 2  # of 3x3 pixels in a module
     scaled_inputs: bool = True  # False: the image enters at full size alone
     input_filter: InputFilter = "mean"  # of 2x2 pixels; nearest: one of them, noise and all
     shared_lift: bool = True  # False: each size of the image has a first convolution of its own
+    added_inputs: bool = False  # True: smaller inputs are added to the features, not joined to them
     attention: bool = True  # False: Table 5's ablation
     attention_gate: bool = True  # False: without the module's squeeze and excitation
     attention_identity: bool = True  # False: without the module's residual connection
     global_residual: bool = False  # True: the input is added to the output, as in SRMNet
     skip_convolution: bool = True  # False: skip connections hand on what they get
+    head_size: int = 3  # pixels; of the convolutions before SKFF
+    padding: Literal["zeros", "reflect"] = "zeros"  # what 3x3 convolutions see beyond the border
     tanh: bool = False  # True: of the output, which is then inside [-1, 1]
 
     # Loss and anomaly map, Eq. (2)-(9)
@@ -160,12 +166,20 @@ class Settings:
             "levels": (2 <= self.levels <= 5, "from 2 to 5"),
             "blocks": (self.blocks >= 1, "at least 1"),
             "attention": (
-                self.attention or (self.attention_gate and self.attention_identity),
-                "on where a part of its module is off",
+                self.attention
+                or (self.attention_gate and self.attention_identity and self.convolutions == 2),
+                "on where a part of its module is changed",
             ),
             "scaled_inputs": (
-                self.scaled_inputs or (self.input_filter == "mean" and self.shared_lift),
+                self.scaled_inputs
+                or (self.input_filter == "mean" and self.shared_lift and not self.added_inputs),
                 "on where it is changed how smaller inputs are made or enter",
+            ),
+            "convolutions": (self.convolutions >= 1, "at least 1"),
+            "head_size": (self.head_size in (1, 3), "1 or 3"),
+            "shared_lift": (
+                self.shared_lift or not self.added_inputs,
+                "on where inputs are added, as each size then has a first convolution of its own",
             ),
             "tanh": (
                 not (self.tanh and self.global_residual),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise, to_unit
+from n2n.corruption import corrupt, draw_noise, fixed_noise, normalise, to_photograph, to_unit
 from n2n.settings import make_settings
 
 SETTINGS = make_settings(image_size=64)
@@ -42,6 +42,26 @@ def test_limits_are_the_image_and_the_noise():
     epsilon = draw_noise(tuple(x0.shape), SETTINGS, generator(0))
     assert torch.equal(corrupt(x0, epsilon, 0.0), x0)
     assert torch.equal(corrupt(x0, epsilon, 1.0), epsilon)
+
+
+def test_each_channel_of_each_image_is_standardised():
+    generator = np.random.default_rng(0)
+    images = generator.integers(40, 200, (2, 3, 16, 16)).astype(np.uint8)
+    images[1, 2] = 77  # flat: it stays finite
+    x0 = normalise(torch.from_numpy(images), standardise=True)
+    rest = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    for image, channel in rest:
+        values = images[image, channel].astype(np.float64)
+        expected = 0.5 + 0.5 * (values - values.mean()) / values.std()
+        np.testing.assert_allclose(x0[image, channel], expected, rtol=0, atol=1e-5)
+    assert x0[1, 2].sub(0.5).abs().max() < 1e-4
+    back = to_photograph(x0, torch.from_numpy(images), standardise=True)
+    np.testing.assert_allclose(255 * back, images, rtol=0, atol=1e-3)
+
+
+def test_a_photograph_ends_at_black_and_white():
+    x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])
+    assert to_photograph(x, x).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
 
 
 def test_leaves_its_inputs_alone():

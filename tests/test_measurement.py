@@ -23,6 +23,7 @@ from n2n.measurement import (
     hidden_alike,
     hidden_defects,
     measure_test,
+    negative_factors,
     passed_defects,
     peak_in_defect,
     reconstruction_errors,
@@ -113,6 +114,20 @@ def test_reconstruction_errors(category: Category) -> None:
     found = reconstruction_errors(category, Detection(maps, maps, shifted))
     assert found["anomaly_map"] == {"defects": 1.0, "beside": 2.0, "normal": 4.0}
     assert found["absolute"] == pytest.approx({"defects": 0.2, "beside": 0.2, "normal": 0.2})
+
+
+def test_where_factors_of_the_similarity_are_negative(category: Category) -> None:
+    """Of a checkerboard and its negative every filter finds a negative covariance."""
+    board = torch.arange(64).div(2, rounding_mode="floor") % 2
+    board = (board[:, None] ^ board) * 255
+    images = replace(category, test=board.to(torch.uint8).expand(4, 3, 64, 64))
+    same, negative = images.test, 255 - images.test
+    found = Detection(torch.zeros(4), torch.zeros(4), torch.cat([same[:2], negative[2:]]))
+    for sigmas, even in (((4.0,), 0.0), ((4.0, 4.0), 1.0), ((4.0, 4.0, 4.0), 0.0)):
+        shares = negative_factors(images, found, make_settings("replication", sigmas=sigmas))
+        assert shares == {
+            "normal": {"any": 0.0, "even": 0.0}, "anomalous": {"any": 1.0, "even": even}
+        }  # fmt: skip
 
 
 def test_aurocs_agree_with_scikit_learn(category: Category) -> None:

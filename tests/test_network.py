@@ -31,18 +31,27 @@ def make(seed: int = 0, **changes) -> MNet:
 
 
 def plain_conv(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    """A convolution with zeros around the image, as a product of matrices."""
-    kernel = weights[f"{name}.weight"]
-    patches = F.unfold(x, kernel.shape[-1], padding=kernel.shape[-1] // 2)
-    y = (kernel.flatten(1) @ patches).unflatten(2, x.shape[-2:])
+    """A convolution with zeros around the image, as a product of matrices; or mirrored there."""
+    kernel, size = weights[f"{name}.weight"], x.shape[-2:]
+    reach = kernel.shape[-1] // 2
+    if "mirrored" in weights:
+        rows, columns = (
+            [*range(reach, 0, -1), *range(n), *range(n - 2, n - 2 - reach, -1)] for n in size
+        )
+        patches = F.unfold(x[:, :, rows][..., columns], kernel.shape[-1])
+    else:
+        patches = F.unfold(x, kernel.shape[-1], padding=reach)
+    y = (kernel.flatten(1) @ patches).unflatten(2, size)
     bias = weights.get(f"{name}.bias")
     return y if bias is None else y + bias[:, None, None]
 
 
 def plain_attention(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    r = plain_conv(x, weights, f"{name}.residual.0").clamp(min=0)
-    r = plain_conv(r, weights, f"{name}.residual.2").clamp(min=0)
-    r = plain_conv(r, weights, f"{name}.residual.4")
+    r = plain_conv(x, weights, f"{name}.residual.0")
+    place = 2
+    while f"{name}.residual.{place}.weight" in weights:
+        r = plain_conv(r.clamp(min=0), weights, f"{name}.residual.{place}")
+        place += 2
     pooled = r.mean((2, 3), keepdim=True)
     hidden = plain_conv(pooled, weights, f"{name}.attention.1").clamp(min=0)
     gate = 1 / (1 + torch.exp(-plain_conv(hidden, weights, f"{name}.attention.3")))
@@ -96,6 +105,7 @@ def plain_network(
     weights: dict[str, Tensor],
     *,
     scaled_inputs: bool = True,
+    added_inputs: bool = False,
     input_filter: str = "mean",
     tanh: bool = False,
 ) -> Tensor:
@@ -113,6 +123,7 @@ def plain_network(
     for level in range(1, lowest + 1):
         down = plain_conv(space_to_depth(encoded[-1]), weights, f"down.{level - 1}.1")
         both = torch.cat([down, legs[level]], 1) if scaled_inputs else down
+        both = down + legs[level] if added_inputs else both
         encoded.append(plain_block(both, weights, f"encoder.{level}"))
 
     decoded = {lowest: encoded[lowest]}
@@ -149,17 +160,20 @@ def test_network_is_its_description(attention, size):
     [
         {"levels": 2}, {"levels": 3, "blocks": 2}, {"levels": 5}, {"scaled_inputs": False},
         {"input_filter": "nearest"}, {"shared_lift": False}, {"skip_convolution": False},
-        {"tanh": True},
+        {"tanh": True}, {"added_inputs": True}, {"head_size": 1}, {"padding": "reflect"},
     ],
 )  # fmt: skip
 def test_other_networks_are_their_description(attention, changes):
     network = make(attention=attention, **changes).double()
     x = image(2, 3, 32, 16, dtype=torch.float64)
     told = {
-        name: changes[name] for name in ("scaled_inputs", "input_filter", "tanh") & changes.keys()
+        name: changes[name]
+        for name in ("scaled_inputs", "added_inputs", "input_filter", "tanh") & changes.keys()
     }
     with torch.no_grad():
         weights = dict(network.named_parameters())
+        if changes.get("padding") == "reflect":
+            weights["mirrored"] = torch.ones(())
         expected = plain_network(x, weights, **told)
         torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-12)
     blocks = sum(isinstance(m, ResidualAttention) for m in network.modules())
@@ -206,6 +220,17 @@ def test_residual_attention_is_its_description(inputs, outputs):
     assert block.identity.kernel_size == (1, 1)
     assert block.residual[0].kernel_size == (1, 1)
     assert [c.kernel_size[0] for c in convolutions] == [1, 1, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_number_of_convolutions(number):
+    network = make(convolutions=number).double()
+    x = image(2, 3, 16, 24, dtype=torch.float64)
+    with torch.no_grad():
+        weights = dict(network.named_parameters())
+        torch.testing.assert_close(network(x), plain_network(x, weights), rtol=0, atol=1e-12)
+    taps = [m.kernel_size[0] for m in network.encoder[0].residual if isinstance(m, nn.Conv2d)]
+    assert taps == [1, *number * [3]]
 
 
 @pytest.mark.parametrize("missing", ["identity", "attention"])

@@ -22,6 +22,7 @@ from n2n.settings import (
 OTHERS = {
     "image_size": [64, 96],
     "resize": ["nearest", "bicubic"],
+    "standardise": [True],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
@@ -37,6 +38,10 @@ OTHERS = {
     "scaled_inputs": [False],
     "input_filter": ["nearest"],
     "shared_lift": [False],
+    "added_inputs": [True],
+    "convolutions": [1, 3],
+    "head_size": [1],
+    "padding": ["reflect"],
     "attention_gate": [False],
     "skip_convolution": [False],
     "tanh": [True],

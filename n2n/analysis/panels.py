@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from n2n.analysis.figures import new_figure
 from n2n.analysis.mechanism import SHOWN
-from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_unit
+from n2n.corruption import corrupt, detection_noise, fixed_noise, normalise, to_photograph
 from n2n.data import Category, load_category
 from n2n.demo_data import CATEGORIES, DEFECTS, draw
 from n2n.detection import Expected, detect
@@ -186,14 +186,16 @@ def drawn_parts(side: int = 96) -> Figure:
 def noise_panels(run: AtHand) -> Figure:
     """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
     index = int(run.images.labels.int().argmax())
-    x0 = normalise(run.images.test[index : index + 1].to(run.device))
+    image = run.images.test[index : index + 1].to(run.device)
+    x0 = normalise(image, run.settings.standardise)
     epsilon = fixed_noise(run.settings).to(run.device)
     noisy = torch.cat([corrupt(x0, epsilon, noise) for noise in NOISES])
     trained = run.settings.noise
     titles = [f"λ = {noise:g}" + " (trained)" * (noise == trained) for noise in NOISES]
     figure, grid = _grid(("corrupted", "reconstructed"), titles, 2)
     for row, pictures in enumerate((noisy, run.network(noisy))):
-        for axes, picture in zip(grid[row], to_unit(pictures).clamp(0, 1).cpu(), strict=True):
+        shown = to_photograph(pictures, image, run.settings.standardise)
+        for axes, picture in zip(grid[row], shown.cpu(), strict=True):
             axes.imshow(_hwc(picture))
     return figure
 
@@ -232,8 +234,9 @@ def passed_panels(run: AtHand) -> Figure:
 
 def _corrupted(images: Tensor, run: AtHand) -> Tensor:
     """What the network is given of images, uint8 (N, 3, S, S), on [0, 1]."""
-    noise = detection_noise(run.settings)
-    return to_unit(corrupt(normalise(images), noise, run.settings.test_noise)).clamp(0, 1)
+    x0 = normalise(images, run.settings.standardise)
+    x = corrupt(x0, detection_noise(run.settings), run.settings.test_noise)
+    return to_photograph(x, images, run.settings.standardise)
 
 
 def _first_of_each(defects: Sequence[str], kinds: Sequence[str] | None = None) -> list[int]:
