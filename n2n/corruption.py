@@ -12,9 +12,10 @@ from n2n.settings import Settings
 
 
 def normalise(images: Tensor, standardise: bool = False) -> Tensor:
-    """Images as uint8 0..255 to floats on [-1, 1]: mean 0.5 and deviation 0.5 (Section 3.1).
+    """Images as uint8 0..255 to floats on [-1, 1], less 0.5 and over 0.5 (Section 3.1).
 
-    Or, to ``standardise``, every channel of every image to this mean and deviation (decision D11).
+    Or, to ``standardise``, so that every channel of every image has mean 0.5 and deviation 0.5,
+    those of the noise (decision D11); some of it is then beyond [-1, 1].
     """
     x0 = images.float() / 127.5 - 1.0
     if standardise:

@@ -147,30 +147,28 @@ def reconstruction_errors(images: Category, detected: Detection) -> dict[str, di
 def negative_factors(
     images: Category, detected: Detection, settings: Settings
 ) -> dict[str, dict[str, float]]:
-    """Where test images and their reconstructions vary against each other, by Eq. (4) and (7).
+    """Where test images and their reconstructions vary against each other: Eq. (4) is negative.
 
-    A product of two negative factors counts as alike (decision D48).
+    A product of two such factors in Eq. (7) counts as alike (decision D48). Of photographs and
+    reconstructions of 8 bits; with ``standardise`` the loss has them on another scale.
 
     Returns:
         For normal and anomalous images the share of the pixels, of all channels, with one negative
-        factor or more, and that with two or another even number of them.
+        factor or more, 'any', and that with two or another even number of them, 'even'.
     """
-    counts = []
-    for x, y in zip(
-        torch.split(detected.reconstructions, BATCH), torch.split(images.test, BATCH), strict=True
-    ):
-        pair = on_loss_range(normalise(x), normalise(y), settings)  # of standardised ones, too
-        factors = similarity_factors(
-            *pair, settings.sigmas, settings.c1, settings.c2, settings.border
+    shares = []
+    for reconstruction, original in zip(detected.reconstructions, images.test, strict=True):
+        x, y = on_loss_range(normalise(reconstruction), normalise(original), settings)
+        *factors, _ = similarity_factors(  # the last one is Eq. (2)
+            x, y, settings.sigmas, settings.c1, settings.c2, settings.border
         )
-        counts.append(torch.stack([factor < 0 for factor in factors]).sum(0))
-    negative = torch.cat(counts)
+        count = torch.stack([factor < 0 for factor in factors]).sum(0)
+        some = count > 0
+        shares.append([some.float().mean(), (some & (count % 2 == 0)).float().mean()])
+    means = {"normal": ~images.labels, "anomalous": images.labels}
     return {
-        name: {
-            "any": float((negative[of] > 0).float().mean()),
-            "even": float(((negative[of] > 0) & (negative[of] % 2 == 0)).float().mean()),
-        }
-        for name, of in (("normal", ~images.labels), ("anomalous", images.labels))
+        name: dict(zip(("any", "even"), torch.tensor(shares)[of].mean(0).tolist(), strict=True))
+        for name, of in means.items()
     }
 
 
@@ -288,7 +286,8 @@ def passed_defects(development: Category, detected: Detection) -> dict[str, floa
     over all pixels of all defects of the kind. A network that puts normal surface in the place of
     a defect lets none of it pass, and so does one that reconstructs nothing at all; one that copies
     its input lets all of it pass. It may be below 0 or above 1. NaN where a kind's defects change
-    no pixel.
+    no pixel. With ``standardise`` the light of the image with the defect is
+    put back, of which the defect has a part: that passes in any case.
 
     Args:
         development: of `development_set`, which draws each kind on each of the first images.
@@ -373,7 +372,8 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
 
     A pixel AUROC near 99 says little where one of them reaches 97: defects often differ from their
     surroundings in ways that any contrast shows. The map is that of the settings, without a
-    calibration, with a stand-in for the reconstruction:
+    calibration and of images as they are, ``standardise`` or not, with a stand-in for the
+    reconstruction:
 
     - ``mean_image``: the mean of the training images;
     - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;

@@ -169,9 +169,9 @@ class MNet(nn.Module):
 
         channels = [width * 2**level for level in range(levels)]
         self.lift = conv3x3(3, width)
-        joined = width if settings.scaled_inputs and not settings.added_inputs else 0
+        joined = settings.scaled_inputs and not settings.added_inputs
         self.encoder = nn.ModuleList(
-            block(c + joined if level else c, c) for level, c in enumerate(channels)
+            block(c + width if level and joined else c, c) for level, c in enumerate(channels)
         )
         self.down = nn.ModuleList(Down(c) for c in channels[:-1])
         # Made in any case, so that the rest begins with the same weights
@@ -185,10 +185,13 @@ class MNet(nn.Module):
         self.fuse = SKFF(width, levels)
         self.output = conv3x3(width, 3)
         # Made last, so that the rest begins with the same weights
-        own = [width if joined else c for c in channels[1:]]
-        shared = settings.shared_lift and not settings.added_inputs
-        self.lift_scaled = nn.ModuleList(conv3x3(3, c) for c in own if not shared)
-        for module in self.modules():
+        own: list[int] = []
+        if settings.added_inputs:
+            own = channels[1:]
+        elif not settings.shared_lift:
+            own = [width for _ in channels[1:]]
+        self.lift_scaled = nn.ModuleList(conv3x3(3, c) for c in own)
+        for module in self.modules():  # wherever it was made; PyTorch reads the mode at each call
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 module.padding_mode = settings.padding
 

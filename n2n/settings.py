@@ -75,7 +75,7 @@ class Settings:
     resize: Resize = "bilinear"  # not given; all but nearest are antialiased
 
     # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
-    standardise: bool = False  # True: each channel of each image is brought to these two instead
+    standardise: bool = False  # True: each channel of each image gets this mean and deviation
     noise: float = 0.3  # lambda
     noise_mean: float = 0.5
     noise_std: float = 0.5
@@ -104,7 +104,7 @@ class Settings:
 
     # Loss and anomaly map, Eq. (2)-(9)
     loss: Literal["zhao", "pytorch-msssim"] = "zhao"  # the second trains with a scalar MS-SSIM
-    loss_range: Literal["unit", "normalised"] = "unit"  # [0, 1] or [-1, 1]
+    loss_range: Literal["unit", "normalised"] = "unit"  # [0, 1] or [-1, 1]; if not standardised
     alpha: float = 0.84  # not given; Zhao et al. 2017, Section III-D
     sigmas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last is sigma_M; Zhao et al. 2017
     c1: float = 0.01  # as printed; the usual constant is 0.01 squared
@@ -182,8 +182,8 @@ class Settings:
                 "on where inputs are added, as each size then has a first convolution of its own",
             ),
             "tanh": (
-                not (self.tanh and self.global_residual),
-                "off where the input is added to the output",
+                not (self.tanh and (self.global_residual or self.standardise)),
+                "off where the input is added to the output, or images go beyond [-1, 1]",
             ),
             "mean_at_test": (
                 not self.mean_at_test or (self.noise_at_test and self.noise_draws == 1),
@@ -219,8 +219,9 @@ class Settings:
                 "between 0 and an eighth of the image size",
             ),
             "loss": (
-                self.loss == "zhao" or self.image_size > 160,
-                "zhao for images of 160 pixels or less: pytorch-msssim halves them four times",
+                self.loss == "zhao" or (self.image_size > 160 and not self.standardise),
+                "zhao for images of 160 pixels or less, which pytorch-msssim halves four times, "
+                "and for standardised ones, which go beyond its range",
             ),
         }
         for name, (holds, rule) in rules.items():

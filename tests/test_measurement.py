@@ -128,6 +128,11 @@ def test_where_factors_of_the_similarity_are_negative(category: Category) -> Non
         assert shares == {
             "normal": {"any": 0.0, "even": 0.0}, "anomalous": {"any": 1.0, "even": even}
         }  # fmt: skip
+    dark = torch.full_like(same, 100)  # flat and on either side of grey: Eq. (2) alone is negative
+    found = Detection(torch.zeros(4), torch.zeros(4), 255 - dark)
+    settings = make_settings("replication", loss_range="normalised")
+    shares = negative_factors(replace(images, test=dark), found, settings)
+    assert shares["anomalous"] == {"any": 0.0, "even": 0.0}
 
 
 def test_aurocs_agree_with_scikit_learn(category: Category) -> None:

@@ -31,7 +31,10 @@ def make(seed: int = 0, **changes) -> MNet:
 
 
 def plain_conv(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    """A convolution with zeros around the image, as a product of matrices; or mirrored there."""
+    """A convolution with zeros around the image, as a product of matrices.
+
+    Or with the image mirrored there, where the weights have an entry of that name.
+    """
     kernel, size = weights[f"{name}.weight"], x.shape[-2:]
     reach = kernel.shape[-1] // 2
     if "mirrored" in weights:

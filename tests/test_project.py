@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import importlib
 import json
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from n2n.notebooks import STUDY_PAGES
+from n2n.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -100,3 +103,10 @@ def test_readme_names_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in ("make replicate", "make replicate N2N_DATA=", "make test"):
         assert command in readme
+
+
+def test_every_setting_has_a_card_in_the_ledger() -> None:
+    with (ROOT / "book/decisions.csv").open(encoding="utf-8", newline="") as file:
+        named = {name for row in csv.DictReader(file) for name in row["setting"].split()}
+    beyond = {"preset", "network", "calibration"}  # nothing that the paper leaves open
+    assert named | beyond == {field.name for field in dataclasses.fields(Settings)}

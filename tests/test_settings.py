@@ -273,6 +273,9 @@ def test_unknown_setting_is_named(name):
         ("noise_octaves", 0),
         ("noise_octaves", 2),
         ("width", 0),
+        ("convolutions", 0),
+        ("head_size", 2),
+        ("padding", "zero"),
         ("width", 18),
         ("alpha", -0.1),
         ("alpha", 1.5),
@@ -298,6 +301,22 @@ def test_values_out_of_range_are_named(name, value):
         make_settings(**{name: value})
     with pytest.raises(N2NError, match=f"setting {name}="):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("attention", {"attention": False, "convolutions": 3}),
+        ("scaled_inputs", {"scaled_inputs": False, "added_inputs": True}),
+        ("shared_lift", {"shared_lift": False, "added_inputs": True}),
+        ("tanh", {"tanh": True, "standardise": True}),
+        ("loss", {"loss": "pytorch-msssim", "standardise": True}),
+        ("network", {"network": "unet", "padding": "reflect"}),
+    ],
+)
+def test_what_does_not_go_together_is_refused(name, changes):
+    with pytest.raises(N2NError, match=f"setting {name}="):
+        make_settings(**changes)
 
 
 @pytest.mark.parametrize("without", [{"noise": 0.0}, {"noise_at_test": False}])

@@ -763,6 +763,36 @@ def test_map_settings_by_hand(images: torch.Tensor, tiny: Settings) -> None:
     np.testing.assert_allclose(smoothed.maps.numpy(), wanted, atol=1e-4)
 
 
+def test_standardised_images_have_no_brightness(images: torch.Tensor, tiny: Settings) -> None:
+    dark = images[:2] // 4
+    light = 2 * dark + 30
+    network = build_network(tiny, 0, CPU).eval()
+    settings = replace(tiny, standardise=True)
+    one, other = (detect(network, x, settings, CPU, progress=False) for x in (dark, light))
+    torch.testing.assert_close(one.maps, other.maps, rtol=0, atol=1e-5)
+    twice = 2 * one.reconstructions.int() + 30  # each with its own light; both are rounded
+    inside = (other.reconstructions > 32) & (other.reconstructions < 253)
+    assert (twice - other.reconstructions)[inside].abs().max() <= 2
+    plain = [detect(network, x, tiny, CPU, progress=False).maps for x in (dark, light)]
+    assert (plain[0] - plain[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_training_and_validation_see_standardised_images(
+    images: torch.Tensor, tiny: Settings, standardise: bool
+) -> None:
+    settings = replace(tiny, standardise=standardise)
+    losses = []
+    for x in (images[:2] // 4, 2 * (images[:2] // 4) + 30):
+        network = build_network(settings, 0, CPU)
+        optimiser = torch.optim.AdamW(network.parameters())
+        validation = training._validate(network, x, torch.arange(2), settings, torch.float32)
+        noise = torch.Generator().manual_seed(0)
+        step = train_step(network, optimiser, x, noise, settings, torch.float32)
+        losses.append([validation, float(step)])
+    assert np.allclose(*losses, rtol=0, atol=1e-5) is standardise
+
+
 def test_after_epoch_sees_every_epoch_and_changes_nothing(
     images: torch.Tensor, tiny: Settings
 ) -> None:
