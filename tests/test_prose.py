@@ -27,6 +27,11 @@ from tests.test_metrics import delong
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+GUESSES = [  # at Figures 2 and 3
+    "smaller inputs added", "1×1 heads", "convolutions with mirrored borders",
+    "a first convolution for each size; plain skip connections",
+]  # fmt: skip
+MODULES = ["one 3×3 convolution a module", "three 3×3 convolutions a module"]
 README, INTRO, FINDINGS = "README.md", "book/intro.md", "book/findings.md"
 
 
@@ -228,6 +233,7 @@ def test_the_processors_of_the_small_study() -> None:
     alone = amd.groupby(runs["variant"]).all()
     assert set(alone.index[alone]) == {
         "epochs 500", "T_max 100; epochs 500", "one filter, σ = 1.5", "α = 1",
+        "each image standardised", *GUESSES, *MODULES,
     }  # fmt: skip
 
 
@@ -285,3 +291,33 @@ def test_fryum_at_half_the_rate() -> None:
     assert said in text("notebooks/dynamics.ipynb")
     assert f"({low:.1f} to {high:.1f}; one training)" in text(README)
     assert f"({low:.1f} to {high:.1f})" in text(FINDINGS)
+
+
+def test_what_the_guesses_at_the_figures_move() -> None:
+    runs = sensitivity.study_runs(ROOT / "results")
+    found = effects.of_choices(runs).set_index(["variant", "category", "level"])
+    alone = (found["low"] > 0) | (found["high"] < 0)
+    assert not alone[GUESSES].any()
+    one, three = MODULES
+    module = alone[MODULES]
+    shown = {place: round(found.loc[place, "effect"]) for place in module.index[module]}
+    assert shown == {
+        (one, "Bracket White", "pixel"): 2, (one, "Bracket White", "synthetic"): -4,
+        (one, "Metal Plate", "image"): -33, (three, "Bracket White", "pixel"): -3,
+    }  # fmt: skip
+    plate = runs[runs["category"].eq("Metal Plate") & runs["level"].eq("image")]
+    by_seed = plate.pivot(index="variant", columns="seed", values="auroc")
+    apart = (by_seed.loc[one] - by_seed.loc[sensitivity.BASE_NAME])[[0, 1]]
+    assert apart.round().tolist() == [-43, -18]
+    assert "lose 43 and 18 points" in text("notebooks/mechanism.ipynb")
+
+
+def test_no_factor_of_the_similarity_is_negative() -> None:
+    runs = sensitivity.study_runs(ROOT / "results")
+    counted = [
+        run.content["negative_factors"]
+        for run in runs.loc[runs["level"].eq("image"), "record"]
+        if "negative_factors" in run.content and not run.settings.standardise
+    ]
+    assert not any(share for found in counted for of in found.values() for share in of.values())
+    assert f"In the {len(counted)} trainings of the small study" in text("book/decisions.csv")
