@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -321,3 +321,34 @@ def test_no_factor_of_the_similarity_is_negative() -> None:
     ]
     assert not any(share for found in counted for of in found.values() for share in of.values())
     assert f"In the {len(counted)} trainings of the small study" in text("book/decisions.csv")
+
+
+def test_what_standardised_images_change() -> None:
+    runs = sensitivity.study_runs(ROOT / "results")
+    names = {"standardised": "each image standardised", "base": sensitivity.BASE_NAME}
+
+    def asked(category: str, variant: str, of: Callable[[Record], float]) -> float:
+        kept = runs["category"].eq(category) & runs["variant"].eq(names[variant])
+        kept &= runs["level"].eq("image") & runs["seed"].isin([0, 1])
+        return 100 * runs.loc[kept, "record"].map(of).mean()
+
+    def image(record: Record) -> float:
+        return record.content["image_scores"]["top1%"]["auroc"]
+
+    def hidden_too(record: Record) -> float:
+        return record.content["hidden_alike"]["top1%"]
+
+    def precision(record: Record) -> float:
+        return record.metric("pixel", "ap")
+
+    plate = {name: asked("Metal Plate", name, precision) for name in names}
+    left = {name: asked("Metal Plate", name, hidden_too) for name in names}
+    said = text("notebooks/sensitivity.ipynb")
+    assert f"falls from {plate['base']:.0f} to {plate['standardised']:.0f} %" in said
+    assert f"the images have {asked('Metal Plate', 'standardised', image):.0f} %" in said
+    assert f"with {left['standardised']:.0f} %, where the base has {left['base']:.0f}" in said
+    gains = [
+        asked("Bracket White", "standardised", of) - asked("Bracket White", "base", of)
+        for of in (image, hidden_too)
+    ]
+    assert gains == pytest.approx([8, 7], abs=0.8)
