@@ -372,8 +372,7 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
 
     A pixel AUROC near 99 says little where one of them reaches 97: defects often differ from their
     surroundings in ways that any contrast shows. The map is that of the settings, without a
-    calibration and of images as they are, ``standardise`` or not, with a stand-in for the
-    reconstruction:
+    calibration, with a stand-in for the reconstruction:
 
     - ``mean_image``: the mean of the training images;
     - ``blurred_image``: the test image itself under a Gaussian filter of 4 pixels;
@@ -383,7 +382,8 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     Raises:
         N2NError: where the memory is too small.
     """
-    mean = normalise(images.train.float().mean(0, keepdim=True)).to(device)
+    good = [normalise(part, settings.standardise) for part in torch.split(images.train, BATCH)]
+    mean = torch.cat(good).mean(0, keepdim=True).to(device)
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
         "mean_image": lambda x0: mean.expand_as(x0),
         "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),
@@ -392,7 +392,10 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     found = {}
     for name, stand_in in stand_ins.items():
         with memory_errors("close other programs"), exact_float32():
-            parts = (normalise(part.to(device)) for part in torch.split(images.test, BATCH))
+            parts = (
+                normalise(part.to(device), settings.standardise)
+                for part in torch.split(images.test, BATCH)
+            )
             maps = torch.cat([anomaly_map(stand_in(x0), x0, settings).cpu() for x0 in parts])
         found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])
     return found

@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
-from n2n.corruption import normalise
 from n2n.data import Category
 from n2n.detection import Detection
 from n2n.loss import error_map
@@ -219,13 +218,20 @@ def test_how_large_the_masks_are(category: Category) -> None:
     assert none == {"median": None, "grown_median": None, "largest_fifth": None}
 
 
-def test_trivial_detectors(category: Category, tiny: Settings) -> None:
+@pytest.mark.parametrize("standardise", [False, True])
+def test_trivial_detectors(category: Category, tiny: Settings, standardise: bool) -> None:
     """The mean image in NumPy; a bright square on noise is easy to find with it."""
-    mean = torch.from_numpy(category.train.numpy().astype(np.float64).mean(0, keepdims=True))
-    maps = error_map(
-        normalise(mean.float()).expand(4, -1, -1, -1), normalise(category.test), tiny
-    )  # fmt: skip
-    found = trivial_metrics(category, tiny, torch.device("cpu"))["mean_image"]
+
+    def normalised(images: torch.Tensor) -> np.ndarray:
+        x = images.numpy().astype(np.float64) / 127.5 - 1
+        shift, scale = x.mean((2, 3), keepdims=True), x.std((2, 3), keepdims=True)
+        return 0.5 + 0.5 * (x - shift) / scale if standardise else x
+
+    mean = torch.from_numpy(normalised(category.train).mean(0, keepdims=True)).float()
+    test = torch.from_numpy(normalised(category.test)).float()
+    maps = error_map(mean.expand(4, -1, -1, -1), test, tiny)
+    settings = replace(tiny, standardise=standardise)
+    found = trivial_metrics(category, settings, torch.device("cpu"))["mean_image"]
     wanted = roc_auc_score(category.masks.numpy().ravel(), maps.numpy().ravel())
     assert found["pixel"]["auroc"] == pytest.approx(wanted, abs=1e-6)
     assert found["pixel"]["auroc"] > 0.95
