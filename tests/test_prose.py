@@ -352,3 +352,38 @@ def test_what_standardised_images_change() -> None:
         for of in (image, hidden_too)
     ]
     assert gains == pytest.approx([8, 7], abs=0.8)
+
+
+def test_what_standardised_images_change_at_full_size() -> None:
+    wanted = make_settings("replication", standardise=True)
+    every = [run for run in own_records(ROOT / "results") if run.settings == wanted]
+    bracket, plate = (
+        [run for run in every if run.key.category == name]
+        for name in ("bracket_white", "metal_plate")
+    )
+
+    def images(run: Record) -> float:
+        return 100 * run.metric("image")
+
+    def pixels(run: Record, metric: str = "auroc") -> float:
+        return 100 * run.metric("pixel", metric)
+
+    image, pixel = mean(map(images, bracket)), mean(map(pixels, bracket))
+    precision = mean(pixels(run, "ap") for run in bracket)
+    hidden_too = mean(100 * run.content["hidden_alike"]["top1%"] for run in bracket)
+    low, high = (100 * mean(run.interval("image")[end] for run in bracket) for end in (0, 1))
+    number = WORDS[len(bracket)]
+    assert f"{image:.1f}, {pixel:.1f} ({len(bracket)}), while Metal Plate falls" in text(README)
+    assert f"images have {image:.0f} and pixels {pixel:.0f} ({number} trainings)" in text(INTRO)
+    row = f"| each image standardised ({number} seeds) | {image:.1f} | {pixel:.1f} |"
+    assert f"{row} {precision:.0f} |" in text(FINDINGS)
+    by_seed = listed([f"{pixels(run):.1f}" for run in bracket])
+    assert f"in an interval ({low:.1f} to {high:.1f}) that holds the printed 89.3" in text(FINDINGS)
+    assert low < 89.33 < high < low + 30
+    assert f"and the pixels {by_seed}" in text(FINDINGS)
+    assert f"with the defects hidden {hidden_too:.0f} remain" in text(FINDINGS)
+    assert f"to {images(plate[0]):.0f} for images and {pixels(plate[0]):.1f}" in text(FINDINGS)
+    tables = by_score("bracket_white", "top1%"), cell("bracket_white", "pixel")["ours"]
+    gains = f"{image - tables[0]:.0f} points and its pixels {pixel - tables[1]:.0f}"
+    assert f"images gain {gains}" in text("book/ledger.md")
+    assert f"images {gains}" in text("book/decisions.csv")
