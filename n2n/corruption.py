@@ -11,16 +11,19 @@ from torch.nn.functional import interpolate
 from n2n.settings import Settings
 
 
-def normalise(images: Tensor, standardise: bool = False) -> Tensor:
+def normalise(images: Tensor, settings: Settings | None = None) -> Tensor:
     """Images as uint8 0..255 to floats on [-1, 1], less 0.5 and over 0.5 (Section 3.1).
 
-    Or, to ``standardise``, so that every channel of every image has mean 0.5 and deviation 0.5,
-    those of the noise (decision D11); some of it is then beyond [-1, 1].
+    Or, as the settings say, so that every channel of every image has mean 0.5 and deviation 0.5,
+    those of the noise (decision D11), or with all contrast raised by the same factor; some of it is
+    then beyond [-1, 1].
     """
     x0 = images.float() / 127.5 - 1.0
-    if standardise:
+    if settings is not None and settings.standardise:
         mean, deviation = _moments(x0)
-        x0 = (x0 - mean) / deviation * 0.5 + 0.5
+        return (x0 - mean) / deviation * 0.5 + 0.5
+    if settings is not None and settings.contrast != 1.0:
+        return x0 * settings.contrast
     return x0
 
 
@@ -29,11 +32,13 @@ def to_unit(images: Tensor) -> Tensor:
     return images * 0.5 + 0.5
 
 
-def to_photograph(x: Tensor, images: Tensor, standardise: bool = False) -> Tensor:
+def to_photograph(x: Tensor, images: Tensor, settings: Settings) -> Tensor:
     """Undo `normalise`, as it was done to ``images``, and cut to what a photograph has, [0, 1]."""
-    if standardise:
+    if settings.standardise:
         mean, deviation = _moments(normalise(images))
         x = (x - 0.5) / 0.5 * deviation + mean
+    else:
+        x = x / settings.contrast
     return to_unit(x).clamp(0, 1)
 
 

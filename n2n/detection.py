@@ -92,14 +92,14 @@ def detect(
         for begin in range(0, len(images), batch_size):
             batch = slice(begin, begin + batch_size)
             seen = images[batch].to(device)
-            x0 = normalise(seen, settings.standardise)
+            x0 = normalise(seen, settings)
             total = torch.zeros(len(x0), *x0.shape[-2:], device=device)
             for draw, noise in enumerate(noises):
                 x = corrupt(x0, noise, settings.test_noise)
                 reconstruction = run_network(network, x, precision)
                 total += anomaly_map(reconstruction, x0, settings)
                 if draw == 0:
-                    shown = to_photograph(reconstruction.float(), seen, settings.standardise)
+                    shown = to_photograph(reconstruction.float(), seen, settings)
                     reconstructions[batch] = (shown * 255).round().to(torch.uint8).cpu()
             maps[batch] = (total / len(noises)).cpu()
             bar.update(len(x0))

@@ -382,7 +382,7 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     Raises:
         N2NError: where the memory is too small.
     """
-    good = [normalise(part, settings.standardise) for part in torch.split(images.train, BATCH)]
+    good = [normalise(part, settings) for part in torch.split(images.train, BATCH)]
     mean = torch.cat(good).mean(0, keepdim=True).to(device)
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
         "mean_image": lambda x0: mean.expand_as(x0),
@@ -393,8 +393,7 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     for name, stand_in in stand_ins.items():
         with memory_errors("close other programs"), exact_float32():
             parts = (
-                normalise(part.to(device), settings.standardise)
-                for part in torch.split(images.test, BATCH)
+                normalise(part.to(device), settings) for part in torch.split(images.test, BATCH)
             )
             maps = torch.cat([anomaly_map(stand_in(x0), x0, settings).cpu() for x0 in parts])
         found[name] = point_metrics(images, maps, image_scores(maps)[settings.image_score])

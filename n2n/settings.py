@@ -76,6 +76,7 @@ class Settings:
 
     # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
     standardise: bool = False  # True: each channel of each image gets this mean and deviation
+    contrast: float = 1.0  # what normalised images are multiplied by; else not the paper's
     noise: float = 0.3  # lambda
     noise_mean: float = 0.5
     noise_std: float = 0.5
@@ -104,7 +105,7 @@ class Settings:
 
     # Loss and anomaly map, Eq. (2)-(9)
     loss: Literal["zhao", "pytorch-msssim"] = "zhao"  # the second trains with a scalar MS-SSIM
-    loss_range: Literal["unit", "normalised"] = "unit"  # [0, 1] or [-1, 1]; if not standardised
+    loss_range: Literal["unit", "normalised"] = "unit"  # [0, 1] or [-1, 1]; see `normalise`
     alpha: float = 0.84  # not given; Zhao et al. 2017, Section III-D
     sigmas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last is sigma_M; Zhao et al. 2017
     c1: float = 0.01  # as printed; the usual constant is 0.01 squared
@@ -142,10 +143,15 @@ class Settings:
             check_kind(name, getattr(self, name), kind)
             if kind is float:
                 object.__setattr__(self, name, float(getattr(self, name)))
+        inside = not self.standardise and self.contrast <= 1  # images on [-1, 1]
         rules = {
             "image_size": (
                 self.image_size >= 64 and self.image_size % (16 if self.levels > 4 else 8) == 0,
                 "a multiple of 8, of 16 with five levels, and at least 64",
+            ),
+            "contrast": (
+                self.contrast == 1 or (self.contrast > 0 and not self.standardise),
+                "positive, and 1 where each image is standardised",
             ),
             "noise": (0 <= self.noise <= 1, "between 0 and 1"),
             "noise_std": (self.noise_std >= 0, "zero or more"),
@@ -182,7 +188,7 @@ class Settings:
                 "on where inputs are added, as each size then has a first convolution of its own",
             ),
             "tanh": (
-                not (self.tanh and (self.global_residual or self.standardise)),
+                not self.tanh or (inside and not self.global_residual),
                 "off where the input is added to the output, or images go beyond [-1, 1]",
             ),
             "mean_at_test": (
@@ -219,9 +225,9 @@ class Settings:
                 "between 0 and an eighth of the image size",
             ),
             "loss": (
-                self.loss == "zhao" or (self.image_size > 160 and not self.standardise),
+                self.loss == "zhao" or (self.image_size > 160 and inside),
                 "zhao for images of 160 pixels or less, which pytorch-msssim halves four times, "
-                "and for standardised ones, which go beyond its range",
+                "and for those that go beyond [-1, 1], its range",
             ),
         }
         for name, (holds, rule) in rules.items():

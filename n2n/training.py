@@ -270,7 +270,7 @@ def train_step(
     Returns:
         The loss before the step, a scalar still on the device, without its graph.
     """
-    x0 = normalise(images, settings.standardise)
+    x0 = normalise(images, settings)
     if isinstance(noise, list):
         epsilon = torch.stack([draw_noise(tuple(x0.shape[1:]), settings, one) for one in noise])
     else:
@@ -357,7 +357,7 @@ def _validate(
     noise = fixed_noise(settings).to(device)
     total = torch.zeros((), device=device)
     for batch in torch.split(indices.to(device), settings.batch_size):
-        x0 = normalise(images[batch], settings.standardise)
+        x0 = normalise(images[batch], settings)
         x = corrupt(x0, noise, settings.noise)
         reconstruction = run_network(network, x, precision)
         total += total_loss(reconstruction, x0, settings) * len(batch)

@@ -48,20 +48,29 @@ def test_each_channel_of_each_image_is_standardised():
     generator = np.random.default_rng(0)
     images = generator.integers(40, 200, (2, 3, 16, 16)).astype(np.uint8)
     images[1, 2] = 77  # flat: it stays finite
-    x0 = normalise(torch.from_numpy(images), standardise=True)
+    x0 = normalise(torch.from_numpy(images), make_settings(standardise=True))
     rest = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     for image, channel in rest:
         values = images[image, channel].astype(np.float64)
         expected = 0.5 + 0.5 * (values - values.mean()) / values.std()
         np.testing.assert_allclose(x0[image, channel], expected, rtol=0, atol=1e-5)
     assert x0[1, 2].sub(0.5).abs().max() < 1e-4
-    back = to_photograph(x0, torch.from_numpy(images), standardise=True)
+    back = to_photograph(x0, torch.from_numpy(images), make_settings(standardise=True))
     np.testing.assert_allclose(255 * back, images, rtol=0, atol=1e-3)
 
 
 def test_a_photograph_ends_at_black_and_white():
     x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])
-    assert to_photograph(x, x).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert to_photograph(x, x, SETTINGS).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_contrast_is_raised_about_mid_grey():
+    settings = make_settings(contrast=1.6)
+    x0 = normalise(GREYS, settings).numpy()
+    expected = 1.6 * (GREYS.numpy() - 127.5) / 127.5
+    np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-6)
+    back = 255 * to_photograph(torch.from_numpy(x0), GREYS, settings)
+    np.testing.assert_allclose(back, GREYS, rtol=0, atol=1e-4)
 
 
 def test_leaves_its_inputs_alone():

@@ -23,6 +23,7 @@ OTHERS = {
     "image_size": [64, 96],
     "resize": ["nearest", "bicubic"],
     "standardise": [True],
+    "contrast": [1.6, 0.5],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
@@ -310,7 +311,8 @@ def test_values_out_of_range_are_named(name, value):
         ("scaled_inputs", {"scaled_inputs": False, "added_inputs": True}),
         ("shared_lift", {"shared_lift": False, "added_inputs": True}),
         ("tanh", {"tanh": True, "standardise": True}),
-        ("loss", {"loss": "pytorch-msssim", "standardise": True}),
+        ("contrast", {"contrast": 1.6, "standardise": True}),
+        ("loss", {"loss": "pytorch-msssim", "contrast": 1.6}),
         ("network", {"network": "unet", "padding": "reflect"}),
     ],
 )

@@ -187,14 +187,14 @@ def noise_panels(run: AtHand) -> Figure:
     """One anomalous image under several coefficients of Eq. (1), and its reconstructions."""
     index = int(run.images.labels.int().argmax())
     image = run.images.test[index : index + 1].to(run.device)
-    x0 = normalise(image, run.settings.standardise)
+    x0 = normalise(image, run.settings)
     epsilon = fixed_noise(run.settings).to(run.device)
     noisy = torch.cat([corrupt(x0, epsilon, noise) for noise in NOISES])
     trained = run.settings.noise
     titles = [f"λ = {noise:g}" + " (trained)" * (noise == trained) for noise in NOISES]
     figure, grid = _grid(("corrupted", "reconstructed"), titles, 2)
     for row, pictures in enumerate((noisy, run.network(noisy))):
-        shown = to_photograph(pictures, image, run.settings.standardise)
+        shown = to_photograph(pictures, image, run.settings)
         for axes, picture in zip(grid[row], shown.cpu(), strict=True):
             axes.imshow(_hwc(picture))
     return figure
@@ -234,9 +234,9 @@ def passed_panels(run: AtHand) -> Figure:
 
 def _corrupted(images: Tensor, run: AtHand) -> Tensor:
     """What the network is given of images, uint8 (N, 3, S, S), on [0, 1]."""
-    x0 = normalise(images, run.settings.standardise)
+    x0 = normalise(images, run.settings)
     x = corrupt(x0, detection_noise(run.settings), run.settings.test_noise)
-    return to_photograph(x, images, run.settings.standardise)
+    return to_photograph(x, images, run.settings)
 
 
 def _first_of_each(defects: Sequence[str], kinds: Sequence[str] | None = None) -> list[int]:

@@ -47,6 +47,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "input_filter": {"nearest": "smaller inputs by nearest pixel"},
     "shared_lift": {False: "a first convolution for each size"},
     "standardise": {True: "each image standardised"},
+    "contrast": {1.6: "contrast raised by 1.6"},
     "added_inputs": {True: "smaller inputs added"},
     "blocks": {2: "two modules in a row"},
     "convolutions": {1: "one 3×3 convolution a module", 3: "three 3×3 convolutions a module"},
