@@ -106,6 +106,9 @@ def test_what_noise_changes_in_print_and_in_ours(tmp_path: Path) -> None:
     assert dots.get_offsets().tolist() == [pytest.approx([-2, 0])]
     assert bar.get_segments()[0][:, 0] == pytest.approx([-2 - reach, -2 + reach])
     assert printed.get_xdata() == pytest.approx([-0.65])
+    for seed in range(3):  # another network, however unsteady, has no say
+        table_run(tmp_path, image=0.5 + 0.2 * seed, seed=seed, standardise=True)
+    pd.testing.assert_frame_equal(verdicts.printed_effects(tmp_path), found)
 
 
 @pytest.mark.parametrize(("apart", "agrees"), [(2.0, "yes"), (2.02, "too wide to tell")])

@@ -122,16 +122,19 @@ def printed_effects(results: Path) -> pd.DataFrame:
     """What noise and attention change in print and in ours, of Tables 4 and 5, in points of AUROC.
 
     A shift that all networks share, as of reduced images, leaves an effect as it is. Ours is that
-    of `n2n.analysis.luck.fit`, of n and m seeds, with luck s. A further pair of trainings of one
-    seed, which the paper's may be, would lie 95 times of 100 within
-    ``t s sqrt(1 / n + 1 / m + 2)``, here from 'low' to 'high'. As in the tables, one of more than
-    ten points agrees with too much to tell. 'no change' judges an effect of zero by the same rule:
-    what it agrees with, too, says little.
+    of `n2n.analysis.luck.fit`, of n and m seeds, with luck s: that of the networks of these tables,
+    so that no other network has a say. A further pair of trainings of one seed, which the paper's
+    may be, would lie 95 times of 100 within ``t s sqrt(1 / n + 1 / m + 2)``, here from 'low' to
+    'high'. As in the tables, one of more than ten points agrees with too much to tell. 'no change'
+    judges an effect of zero by the same rule: what it agrees with, too, says little.
     """
-    runs = study_runs(results, PRESETS["replication"])
-    fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
     cells, rows = printed_cells(4, 5), []
     cells = cells[cells["category"].ne("average")]
+    changed_here = [wanted_settings(str(of), "replication") for of in cells["column"].unique()]
+    named = [variant_label(changed) for changed in changed_here if changed is not None]
+    runs = study_runs(results, PRESETS["replication"])
+    runs = runs[runs["variant"].isin(named)]
+    fits = {place: luck.fit(data) for place, data in runs.groupby(["category", "level"])}
     names = category_names(own_records(results))
     by = ["table", "dataset", "category", "level"]
     for (table, dataset, category, level), group in cells.groupby(by):
