@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from n2n.analysis import effects, luck, mechanism, sensitivity, verdicts
@@ -382,8 +383,38 @@ def test_what_standardised_images_change_at_full_size() -> None:
     assert low < 89.33 < high < low + 30
     assert f"and the pixels {by_seed}" in text(FINDINGS)
     assert f"with the defects hidden {hidden_too:.0f} remain" in text(FINDINGS)
-    assert f"to {images(plate[0]):.0f} for images and {pixels(plate[0]):.1f}" in text(FINDINGS)
     tables = by_score("bracket_white", "top1%"), cell("bracket_white", "pixel")["ours"]
     gains = f"{image - tables[0]:.0f} points and its pixels {pixel - tables[1]:.0f}"
     assert f"images gain {gains}" in text("book/ledger.md")
     assert f"images {gains}" in text("book/decisions.csv")
+
+    number = WORDS[len(plate)]
+    image, pixel = mean(map(images, plate)), mean(map(pixels, plate))
+    assert f"to {image:.0f} for images and {pixel:.1f} for pixels ({number}" in text(FINDINGS)
+    tables = by_score("metal_plate", "top1%"), cell("metal_plate", "pixel")["ours"]
+    costs = f"{tables[0] - image:.0f} and {tables[1] - pixel:.0f}"
+    assert f"Metal Plate's lose {costs}" in text("book/ledger.md")
+    assert f"costs Metal Plate’s {costs} ({number} seeds)" in text("book/decisions.csv")
+    said = text("notebooks/sensitivity.ipynb")
+    assert f"from {tables[0]:.1f} to {image:.1f} % by the top 1 %" in said
+    assert f"from {tables[1]:.1f} to {pixel:.1f} ({number} seeds)" in said
+
+
+def test_how_much_contrast_images_have(real_data: Path) -> None:
+    """The standard deviation in a channel of an image, the mean of the training images."""
+    said, found = text("notebooks/sensitivity.ipynb"), {}
+    for part in ("bracket_white", "metal_plate"):
+        folder = real_data / "MPDD" / part / "train/good"
+        if not folder.is_dir():
+            pytest.skip(f"there is no {folder}")
+        deviations = []
+        for file in folder.iterdir():
+            with Image.open(file) as image:
+                reduced = image.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+            deviations.append((np.asarray(reduced) / 255).std((0, 1)).mean())
+        found[part] = np.mean(deviations)
+    raised = 0.25 / found["bracket_white"]
+    assert f"a deviation of {found['bracket_white']:.2f} on average" in said
+    assert f"were divided by {raised**2:.1f} and the noise by {raised:.1f}" in said
+    assert f"it grows by {raised:.1f}" in text(FINDINGS)
+    assert f"Metal Plate has {found['metal_plate']:.2f}" in said
