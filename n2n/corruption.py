@@ -15,12 +15,12 @@ def normalise(images: Tensor, settings: Settings | None = None) -> Tensor:
     """Images as uint8 0..255 to floats on [-1, 1], less 0.5 and over 0.5 (Section 3.1).
 
     Or, as the settings say, so that every channel of every image has mean 0.5 and deviation 0.5,
-    those of the noise (decision D11), or with all contrast raised by the same factor; some of it is
-    then beyond [-1, 1].
+    those of the noise (decision D11), or all channels of an image together, or with all contrast
+    raised by the same factor; some of it is then beyond [-1, 1].
     """
     x0 = images.float() / 127.5 - 1.0
     if settings is not None and settings.standardise:
-        mean, deviation = _moments(x0)
+        mean, deviation = _moments(x0, settings)
         return (x0 - mean) / deviation * 0.5 + 0.5
     if settings is not None and settings.contrast != 1.0:
         return x0 * settings.contrast
@@ -35,16 +35,20 @@ def to_unit(images: Tensor) -> Tensor:
 def to_photograph(x: Tensor, images: Tensor, settings: Settings) -> Tensor:
     """Undo `normalise`, as it was done to ``images``, and cut to what a photograph has, [0, 1]."""
     if settings.standardise:
-        mean, deviation = _moments(normalise(images))
+        mean, deviation = _moments(normalise(images), settings)
         x = (x - 0.5) / 0.5 * deviation + mean
     else:
         x = x / settings.contrast
     return to_unit(x).clamp(0, 1)
 
 
-def _moments(x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, (N, C, 1, 1); the latter at least a grey value, as flat images have 0."""
-    deviation, mean = torch.std_mean(x0, (2, 3), correction=0, keepdim=True)
+def _moments(x0: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, of each channel (N, C, 1, 1) or of an image (N, 1, 1, 1).
+
+    The latter is at least a grey value, as flat images have 0.
+    """
+    pixels = (1, 2, 3) if settings.channels_together else (2, 3)
+    deviation, mean = torch.std_mean(x0, pixels, correction=0, keepdim=True)
     return mean, deviation.clamp_min(1 / 127.5)
 
 

@@ -76,6 +76,7 @@ class Settings:
 
     # Corruption, Eq. (1), on images normalised by mean 0.5 and deviation 0.5, that is on [-1, 1]
     standardise: bool = False  # True: each channel of each image gets this mean and deviation
+    channels_together: bool = False  # True: standardised, but by one mean and one deviation
     contrast: float = 1.0  # what normalised images are multiplied by; else not the paper's
     noise: float = 0.3  # lambda
     noise_mean: float = 0.5
@@ -152,6 +153,10 @@ class Settings:
             "contrast": (
                 self.contrast == 1 or (self.contrast > 0 and not self.standardise),
                 "positive, and 1 where each image is standardised",
+            ),
+            "channels_together": (
+                self.standardise or not self.channels_together,
+                "off where images are not standardised",
             ),
             "noise": (0 <= self.noise <= 1, "between 0 and 1"),
             "noise_std": (self.noise_std >= 0, "zero or more"),

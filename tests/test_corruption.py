@@ -59,6 +59,18 @@ def test_each_channel_of_each_image_is_standardised():
     np.testing.assert_allclose(255 * back, images, rtol=0, atol=1e-3)
 
 
+def test_an_image_is_standardised_with_its_colours():
+    images = np.random.default_rng(0).integers(40, 200, (2, 3, 16, 16)).astype(np.uint8)
+    images[:, 1] //= 2
+    settings = make_settings(standardise=True, channels_together=True)
+    x0 = normalise(torch.from_numpy(images), settings)
+    for values, found in zip(images.astype(np.float64), x0, strict=True):
+        expected = 0.5 + 0.5 * (values - values.mean()) / values.std()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    back = to_photograph(x0, torch.from_numpy(images), settings)
+    np.testing.assert_allclose(255 * back, images, rtol=0, atol=1e-3)
+
+
 def test_a_photograph_ends_at_black_and_white():
     x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])
     assert to_photograph(x, x, SETTINGS).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]

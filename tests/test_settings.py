@@ -23,6 +23,7 @@ OTHERS = {
     "image_size": [64, 96],
     "resize": ["nearest", "bicubic"],
     "standardise": [True],
+    "channels_together": [True],  # of a standardised image; see `every_variant`
     "contrast": [1.6, 0.5],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
@@ -82,6 +83,7 @@ def every_variant() -> list[Settings]:
         {
             **({"loss_range": value} if value else {}),
             **({"noise_grain": 16} if "noise_octaves" in change else {}),
+            **({"standardise": True} if "channels_together" in change else {}),
             **change,
         }
         for value in (None, "unit", "normalised")
@@ -312,6 +314,7 @@ def test_values_out_of_range_are_named(name, value):
         ("shared_lift", {"shared_lift": False, "added_inputs": True}),
         ("tanh", {"tanh": True, "standardise": True}),
         ("contrast", {"contrast": 1.6, "standardise": True}),
+        ("channels_together", {"channels_together": True}),
         ("loss", {"loss": "pytorch-msssim", "contrast": 1.6}),
         ("network", {"network": "unet", "padding": "reflect"}),
     ],

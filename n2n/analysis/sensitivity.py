@@ -47,6 +47,7 @@ WORDS: dict[str, dict[Any, str]] = {
     "input_filter": {"nearest": "smaller inputs by nearest pixel"},
     "shared_lift": {False: "a first convolution for each size"},
     "standardise": {True: "each image standardised"},
+    "channels_together": {True: "its channels together"},
     "contrast": {1.6: "contrast raised by 1.6"},
     "added_inputs": {True: "smaller inputs added"},
     "blocks": {2: "two modules in a row"},
