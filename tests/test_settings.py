@@ -23,13 +23,13 @@ OTHERS = {
     "image_size": [64, 96],
     "resize": ["nearest", "bicubic"],
     "standardise": [True],
-    "channels_together": [True],  # of a standardised image; see `every_variant`
+    "channels_together": [True],
     "contrast": [1.6, 0.5],
     "noise": [0.0, 0.2, 0.4, 1.0],
     "noise_mean": [0.0, -0.5],
     "noise_std": [0.25, 1.0, 0.7071],
     "noise_grain": [4, 8],
-    "noise_octaves": [2, 3],  # of a coarse grain; see `every_variant`
+    "noise_octaves": [2, 3],
     "fresh_noise": [False],
     "network": ["unet"],
     "width": [8, 64],
@@ -77,13 +77,15 @@ OTHERS = {
     "mask_rule": ["any", "nearest"],
 }
 
+# What a setting goes with that would be refused alone.
+NEEDED = {"noise_octaves": {"noise_grain": 16}, "channels_together": {"standardise": True}}
+
 
 def every_variant() -> list[Settings]:
     changes = [
         {
             **({"loss_range": value} if value else {}),
-            **({"noise_grain": 16} if "noise_octaves" in change else {}),
-            **({"standardise": True} if "channels_together" in change else {}),
+            **{k: v for name in change for k, v in NEEDED.get(name, {}).items()},
             **change,
         }
         for value in (None, "unit", "normalised")
@@ -156,7 +158,7 @@ def test_runs_share_a_network_where_its_use_alone_differs(name: str) -> None:
         "noise_at_test", "mean_at_test", "noise_draws", "anomaly_map", "map_sigma", "calibration",
         "image_score", "mask_rule",
     }  # fmt: skip
-    base = make_settings(noise_grain=16) if name == "noise_octaves" else make_settings()
+    base = make_settings(**NEEDED.get(name, {}))
     other = dataclasses.replace(base, **{name: OTHERS[name][0]})
     assert (of_training(base) == of_training(other)) is (name in uses)
 
