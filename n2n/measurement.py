@@ -150,7 +150,8 @@ def negative_factors(
     """Where test images and their reconstructions vary against each other: Eq. (4) is negative.
 
     A product of two such factors in Eq. (7) counts as alike (decision D48). Of photographs and
-    reconstructions of 8 bits; with ``standardise`` the loss has them on another scale.
+    reconstructions of 8 bits; with ``standardise`` or ``contrast`` the loss has them on another
+    scale.
 
     Returns:
         For normal and anomalous images the share of the pixels, of all channels, with one negative

@@ -133,11 +133,10 @@ def facts() -> dict[str, str]:
         ("find {plates} of 71 bad plates", [README]),
         ("find {plates} of its 71 bad plates", [INTRO]),
         ("find {plates} of the 71 bad plates", [FINDINGS]),
-        ("without it {plates without noise} are found, with it {plates}.", [FINDINGS]),
+        ("without it {plates without noise} are found, with it {plates} (", [FINDINGS]),
         ("finds {capsules} of the 100 bad ones", [FINDINGS]),
         ("{agree} agree with ours, {do not} do not", [README, FINDINGS]),
-        ("no change at all would agree with {no change}", [README]),
-        ("*no change at all* would agree with {no change}", [FINDINGS]),
+        ("had the paper printed zero for all 16, {no change} would agree", [README, FINDINGS]),
         ("the three have {single} %, and find {found single}.", [FINDINGS]),
         ("{maximum} by the maximum", [README, FINDINGS]),
         ("By the maximum of the map it is {maximum}, by the mean {mean}.", [INTRO]),
@@ -234,7 +233,8 @@ def test_the_processors_of_the_small_study() -> None:
     alone = amd.groupby(runs["variant"]).all()
     assert set(alone.index[alone]) == {
         "epochs 500", "T_max 100; epochs 500", "one filter, σ = 1.5", "α = 1",
-        "each image standardised", *GUESSES, *MODULES,
+        "each image standardised", "each image standardised; squared constants",
+        "contrast raised by 1.6", *GUESSES, *MODULES,
     }  # fmt: skip
 
 
@@ -318,7 +318,9 @@ def test_no_factor_of_the_similarity_is_negative() -> None:
     counted = [
         run.content["negative_factors"]
         for run in runs.loc[runs["level"].eq("image"), "record"]
-        if "negative_factors" in run.content and not run.settings.standardise
+        if "negative_factors" in run.content
+        and not run.settings.standardise
+        and run.settings.contrast == 1
     ]
     assert not any(share for found in counted for of in found.values() for share in of.values())
     assert f"In the {len(counted)} trainings of the small study" in text("book/decisions.csv")
