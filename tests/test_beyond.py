@@ -35,3 +35,12 @@ def test_an_ingredient_is_found_whatever_preset_it_was_named_after(tmp_path: Pat
     study_run(tmp_path, improved, 0.8)
     (row,) = beyond.ingredients(tmp_path).to_dict("records")
     assert (row["run"], row["images, test"]) == ("improved: the score calibrated", "80.00")
+
+
+def test_other_variants_stand_beside_the_tables_settings_too(tmp_path: Path) -> None:
+    study_run(tmp_path, make_settings("replication"), 0.6)
+    study_run(tmp_path, make_settings("replication", contrast=1.6), 0.8)
+    table = beyond.ingredients(tmp_path, beyond.NORMALISED).set_index("run")
+    assert list(table.index) == ["[−1, 1], as in the tables", "more contrast"]
+    assert list(table["images, test"]) == ["60.00", "80.00 (+20.0)"]
+    assert list(table["by the mean"]) == ["60.00", "60.00 (+0.0)"]
