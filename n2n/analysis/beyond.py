@@ -109,7 +109,7 @@ def ingredients(results: Path, variants: dict[str, dict[str, Any]] = INGREDIENTS
         for name, settings in tried.items():
             if not (found := runs_of(records, dataset, category, settings)):
                 continue
-            pairs = of_the_same_seeds([found, [] if not variants[name] else base])
+            pairs = of_the_same_seeds([found, base if variants[name] else []])
             values = {title: _change(found, pairs, of) for title, of in MEASURED.items()}
             rows.append(
                 {"category": named, "run": name, **values}
