@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from n2n.settings import Settings
+from n2n.settings import PRESETS, Settings
 
 
-def normalise(images: Tensor, settings: Settings | None = None) -> Tensor:
+def normalise(images: Tensor, settings: Settings = PRESETS["replication"]) -> Tensor:
     """Images as uint8 0..255 to floats on [-1, 1], less 0.5 and over 0.5 (Section 3.1).
 
     Or, as the settings say, so that every channel of every image has mean 0.5 and deviation 0.5,
@@ -19,12 +19,10 @@ def normalise(images: Tensor, settings: Settings | None = None) -> Tensor:
     raised by the same factor; some of it is then beyond [-1, 1].
     """
     x0 = images.float() / 127.5 - 1.0
-    if settings is not None and settings.standardise:
+    if settings.standardise:
         mean, deviation = _moments(x0, settings)
         return (x0 - mean) / deviation * 0.5 + 0.5
-    if settings is not None and settings.contrast != 1.0:
-        return x0 * settings.contrast
-    return x0
+    return x0 * settings.contrast
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ shape (3, n, n), in linear light on [0, 1].
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from n2n.errors import N2NError, write_errors
-from n2n.files import cores
+from n2n.files import cores, write_text
 
 VERSION = 1  # of the images; a change that alters a pixel increases it
 DEFECTS = {
@@ -496,9 +495,7 @@ def generate(
             tqdm.write(f"{root} is complete; nothing to do.", file=sys.stderr)
         if not missing:
             return root
-        root.mkdir(parents=True, exist_ok=True)
-        (root / ".demo.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        os.replace(root / ".demo.json", root / "demo.json")
+        write_text(root / "demo.json", json.dumps(made, indent=2) + "\n")
         images = (train + test_good + test_per_defect * len(DEFECTS[name]) for name in missing)
         with tqdm(total=sum(images), unit="image", disable=not progress) as bar:
             for category in missing:
@@ -507,7 +504,7 @@ def generate(
                 shutil.rmtree(unfinished, ignore_errors=True)
                 try:
                     _write_category(category, unfinished, made, workers, bar)
-                    os.rename(unfinished, root / category)
+                    unfinished.rename(root / category)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
     return root

@@ -383,8 +383,10 @@ def trivial_metrics(images: Category, settings: Settings, device: torch.device) 
     Raises:
         N2NError: where the memory is too small.
     """
-    good = [normalise(part, settings) for part in torch.split(images.train, BATCH)]
-    mean = torch.cat(good).mean(0, keepdim=True).to(device)
+    with memory_errors("close other programs"):
+        good = torch.split(images.train, BATCH)
+        sums = torch.stack([normalise(part, settings).double().sum(0) for part in good])
+        mean = (sums.sum(0) / len(images.train)).float()[None].to(device)
     stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
         "mean_image": lambda x0: mean.expand_as(x0),
         "blurred_image": lambda x0: gaussian_filter(x0, BLUR, "reflect"),

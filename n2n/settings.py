@@ -197,7 +197,7 @@ class Settings:
                 "off where the input is added to the output, or images go beyond [-1, 1]",
             ),
             "mean_at_test": (
-                not self.mean_at_test or (self.noise_at_test and self.noise_draws == 1),
+                not self.mean_at_test or (self.test_noise > 0 and self.noise_draws == 1),
                 "off where test images stay clean or get several draws",
             ),
             "alpha": (0 <= self.alpha <= 1, "between 0 and 1"),

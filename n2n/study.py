@@ -164,7 +164,9 @@ def _make_each(
             run = next(free, None)
             if run is None:
                 if not told:
-                    say(f"waiting for another process, which trains {waiting[0].key.variant}")
+                    say(
+                        f"waiting for another process, whose network {waiting[0].key.variant} takes"
+                    )
                 told = True
                 time.sleep(POLL)
                 continue

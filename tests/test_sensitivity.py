@@ -58,6 +58,7 @@ def test_the_base_elsewhere(tmp_path: Path) -> None:
         ({"epochs": 10}, "10 epochs on the same schedule"),
         ({"epochs": 10, "t_max": 20}, "t max 20; epochs 10"),
         ({"c1": 1e-4, "c2": 9e-4}, "squared constants"),
+        ({"c1": 1e-4}, "c1 0.0001"),
         ({"sigmas": (0.5, 1.0)}, "sigmas 0.5, 1"),
         ({"sigmas": (0.5, 1.0, 2.0, 4.0)}, "without the widest filter"),
     ],

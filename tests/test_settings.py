@@ -315,6 +315,7 @@ def test_values_out_of_range_are_named(name, value):
         ("scaled_inputs", {"scaled_inputs": False, "added_inputs": True}),
         ("shared_lift", {"shared_lift": False, "added_inputs": True}),
         ("tanh", {"tanh": True, "standardise": True}),
+        ("mean_at_test", {"mean_at_test": True, "noise": 0.0}),
         ("contrast", {"contrast": 1.6, "standardise": True}),
         ("channels_together", {"channels_together": True}),
         ("loss", {"loss": "pytorch-msssim", "contrast": 1.6}),

@@ -111,6 +111,17 @@ def test_what_noise_changes_in_print_and_in_ours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(verdicts.printed_effects(tmp_path), found)
 
 
+def test_luck_that_is_not_known_predicts_nothing(tmp_path: Path) -> None:
+    table_run(tmp_path)
+    for seed in (1, 2, 3):  # none of them the base's
+        table_run(tmp_path, seed=seed, noise=0.2)
+    (row, *_) = verdicts.further_training(tmp_path).to_dict("records")
+    assert list(row) == [
+        "category", "column", "level", "paper", "ours", "a further training, by its own seeds",
+        "verdict",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("apart", "agrees"), [(2.0, "yes"), (2.02, "too wide to tell")])
 def test_an_effect_is_told_from_an_interval_of_ten_points(
     tmp_path: Path, apart: float, agrees: str

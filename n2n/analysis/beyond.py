@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from n2n.analysis.selection import category_names, matching_records, of_the_same_seeds, runs_of
+from n2n.analysis.sensitivity import SQUARED
 from n2n.analysis.tables import mean_interval
 from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, make_settings
 
-# The usual constants of SSIM, and four times the steps for the same work; not in `improved`.
-SQUARED = {"c1": 0.01**2, "c2": 0.03**2}
+# And four times the steps for the same work; not in `improved`.
 OTHER_TRAINING = SQUARED | {"batch_size": 1}
 _CALIBRATED = {"calibration": PRESETS["improved"].calibration}
 INGREDIENTS: dict[str, dict[str, Any]] = {

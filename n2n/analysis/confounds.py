@@ -44,6 +44,7 @@ STAND_INS = {  # of `n2n.measurement.trivial_metrics`
     "blurred_image": "distance to the blurred image",
     "grey_image": "distance to grey",
 }
+SINGLE = ", float32"  # of a detector's name, where it was trained in single precision
 RUN = ("category", "detector", "score", "epochs")  # of a run at full size; see `_full_size`
 
 
@@ -192,7 +193,7 @@ def _full_size(results: Path) -> list[tuple[Record, dict[str, Any]]]:
     records, single = find_records(results), own_records(results / "float32")
     names, found = category_names([*records, *single]), []
     detectors = [(record, _detector(record.settings)) for record in own_records(results)]
-    detectors += [(record, _detector(record.settings) + ", float32") for record in single]
+    detectors += [(record, _detector(record.settings) + SINGLE) for record in single]
     for name, runs in runs_of_every_method(records).items():
         detectors += [(run, name) for part in runs.values() for run in part if name != "N2N"]
     full = PRESETS["replication"]
@@ -212,13 +213,13 @@ def position_table(results: Path, base: Settings = PRESETS["replication"]) -> pd
     """How much of the pixel-level AUROC (percent) one map for all images has.
 
     Of the runs that hold it and differ from ``base`` in the noise, the learning rate, the budget,
-    the loss's constants or the attention modules alone, means over the seeds. *One map for all*:
-    the mean map of held-out normal images; *less that*: the maps after it is subtracted; *on test
-    images*: the noise or its mean. See `n2n.measurement.by_position`.
+    the loss's constants, the attention modules or how images are normalised alone, means over the
+    seeds. *One map for all*: the mean map of held-out normal images; *less that*: the maps after it
+    is subtracted; *on test images*: the noise or its mean. See `n2n.measurement.by_position`.
     """
     varied = (
         "noise", "noise_grain", "noise_octaves", "learning_rate", "c1", "c2", "attention",
-        "mean_at_test", *BUDGET,
+        "mean_at_test", "standardise", "channels_together", "contrast", *BUDGET,
     )  # fmt: skip
     rows = []
     for category, record in varied_runs(results, base, *varied):
@@ -300,7 +301,7 @@ def margins_table(results: Path) -> pd.DataFrame:
             settings = dataclasses.replace(settings, image_score=own)
         named = {
             "category": run["category"],
-            "detector": _detector(settings),
+            "detector": _detector(settings) + SINGLE * run["detector"].endswith(SINGLE),
             "seed": record.key.seed,
         }
         for score, whole in content["image_scores"].items():

@@ -32,8 +32,8 @@ LEVELS = {
     "mean": "test images, by the mean",
     "pixel": "test pixels",
 }
+SQUARED = {"c1": 0.01**2, "c2": 0.03**2}  # the usual constants of SSIM
 WORDS: dict[str, dict[Any, str]] = {
-    "c1": {0.01**2: "squared constants"},  # with C2
     "sigmas": {(0.5, 1.0, 2.0, 4.0): "without the widest filter", (1.5,): "one filter, σ = 1.5"},
     "alpha": {0.0: "α = 0", 0.025: "α = 0.025", 1.0: "α = 1"},
     "noise_mean": {0.0: "noise of mean 0"},
@@ -88,7 +88,8 @@ def variant_label(changed: dict[str, Any]) -> str:
     for name, value in changed.items():
         if name == "t_max" and changed.get("epochs") == value:
             continue
-        if name == "c2" and (changed.get("c1"), value) == (0.01**2, 0.03**2):
+        if name in SQUARED and SQUARED.items() <= changed.items():
+            parts += ["squared constants"] if name == "c1" else []
             continue
         if name == "epochs" and "t_max" not in changed:
             parts.append(f"{value} epochs on the same schedule")

@@ -252,14 +252,13 @@ def scores_beside_paper(results: Path, **changes: Any) -> pd.DataFrame:
         matched = runs_of(records, str(cell.dataset), str(cell.category), settings)
         if not matched or _short(matched, settings.epochs):
             continue
-        every = [record.content["image_scores"] for record in matched]
         rows.append(
             {
                 "category": label(str(cell.category)),
                 "cell": label(str(cell.column)),
                 "paper": cell.value,
             }
-            | {name: 100 * np.mean([e[name]["auroc"] for e in every]) for name in IMAGE_SCORES}
+            | {name: mean_auroc(matched, name) for name in IMAGE_SCORES}
         )
     frame = pd.DataFrame(rows, columns=["category", "cell", "paper", *IMAGE_SCORES])
     if frame.empty:

@@ -107,7 +107,7 @@ def further_training(results: Path) -> pd.DataFrame:
             "ours": f"{cell.ours:.2f} ± {cell.std:.2f}",
         }
         spreads = {"its own seeds": (cell.std, cell.seeds - 1)}
-        if place in chance:
+        if chance.get(place, (0, 0))[1]:  # a degree of freedom
             spreads["all networks"] = chance[place]
         for of, (deviation, degrees) in spreads.items():
             reach = luck.half_width(deviation * math.sqrt(1 + 1 / cell.seeds), degrees)
