@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from n2n.analysis import effects, luck, mechanism, sensitivity, verdicts
+from n2n.analysis import beyond, effects, luck, mechanism, sensitivity, verdicts
 from n2n.analysis.selection import own_records
 from n2n.analysis.tables import compare_all, own_measurements
 from n2n.analysis.thresholds import called_anomalous
@@ -400,6 +400,34 @@ def test_what_standardised_images_change_at_full_size() -> None:
     said = text("notebooks/sensitivity.ipynb")
     assert f"from {tables[0]:.1f} to {image:.1f} % by the top 1 %" in said
     assert f"from {tables[1]:.1f} to {pixel:.1f} ({number} seeds)" in said
+
+
+def test_what_in_standardised_images_helps() -> None:
+    """Bracket White at full size, the changes against the same seed."""
+    table = beyond.ingredients(ROOT / "results", beyond.NORMALISED)
+    found = table[table["category"].eq("Bracket White")].set_index("run")
+
+    def value(column: str, row: int) -> float:
+        return float(found[column].iloc[row].split(" ")[0])
+
+    def change(column: str, row: int) -> float:
+        return float(found[column].iloc[row].split("(")[1].strip("+)"))
+
+    images, by_mean, pixels, precision = list(found.columns)[2:6]
+    assert found["seeds"].tolist() == [3, 1, 1, 3, 1]
+    assert abs(change(images, 1)) < 0.5  # contrast
+    assert change(by_mean, 1) == pytest.approx(-7, abs=0.5)
+    assert change(pixels, 1) == pytest.approx(2, abs=0.5)
+    assert change(by_mean, 2) == pytest.approx(9, abs=0.55)  # light
+    for column in (pixels, precision):
+        assert 0.4 < change(column, 2) / change(column, 3) < 0.6
+    both = f"{value(images, 4):.1f} | {value(pixels, 4):.1f} | {value(precision, 4):.0f} |"
+    assert f"squared constants (one seed) | {both}" in text(FINDINGS)
+    for file in (README, INTRO):
+        end = "besides, {:.1f}{} {:.1f} (".format(
+            value(images, 4), "," if file == README else " and", value(pixels, 4)
+        )
+        assert end in text(file)
 
 
 def test_how_much_contrast_images_have(real_data: Path) -> None:
