@@ -39,6 +39,7 @@ def test_an_ingredient_is_found_whatever_preset_it_was_named_after(tmp_path: Pat
 
 def test_other_variants_stand_beside_the_tables_settings_too(tmp_path: Path) -> None:
     study_run(tmp_path, make_settings("replication"), 0.6)
+    assert beyond.ingredients(tmp_path, beyond.NORMALISED).empty
     study_run(tmp_path, make_settings("replication", contrast=1.6), 0.8)
     table = beyond.ingredients(tmp_path, beyond.NORMALISED).set_index("run")
     assert list(table.index) == ["[−1, 1], as in the tables", "more contrast"]

@@ -95,7 +95,7 @@ def ingredients(results: Path, variants: dict[str, dict[str, Any]] = INGREDIENTS
     chosen; *by the mean* that of the test images by the mean of the map; *peak in the defect* is
     the share of anomalous test images whose largest value lies in the mask, on the map that the
     image score is taken from. Means over the seeds; in brackets what changes against `replication`
-    where the seeds that both have are compared.
+    where the seeds that both have are compared. No category where `replication` stands alone.
 
     Args:
         results: folder of the records.
@@ -106,8 +106,11 @@ def ingredients(results: Path, variants: dict[str, dict[str, Any]] = INGREDIENTS
     for (dataset, category), named in category_names(records).items():
         tried = {n: make_settings("replication", **c) for n, c in variants.items()}
         base = runs_of(records, dataset, category, PRESETS["replication"])
-        for name, settings in tried.items():
-            if not (found := runs_of(records, dataset, category, settings)):
+        runs = {n: runs_of(records, dataset, category, of) for n, of in tried.items()}
+        if not any(found for name, found in runs.items() if variants[name]):
+            continue  # nothing to compare
+        for name, found in runs.items():
+            if not found:
                 continue
             pairs = of_the_same_seeds([found, base if variants[name] else []])
             values = {title: _change(found, pairs, of) for title, of in MEASURED.items()}
