@@ -414,7 +414,7 @@ def test_what_in_standardised_images_helps() -> None:
         return float(found[column].iloc[row].split("(")[1].strip("+)"))
 
     images, by_mean, pixels, precision = list(found.columns)[2:6]
-    assert found["seeds"].tolist() == [3, 1, 1, 3, 1]
+    assert [text[0] for text in found["seeds × epochs"]] == ["3", "1", "1", "3", "1"]
     assert abs(change(images, 1)) < 0.5  # contrast
     assert change(by_mean, 1) == pytest.approx(-7, abs=0.5)
     assert change(pixels, 1) == pytest.approx(2, abs=0.5)

@@ -31,12 +31,9 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
 NORMALISED: dict[str, dict[str, Any]] = {  # what an image is brought to before the noise
     "[−1, 1], as in the tables": {},
     "more contrast": {"contrast": 1.6},
-    "mean and deviation of the noise, channels together": {
-        "standardise": True,
-        "channels_together": True,
-    },
-    "mean and deviation of the noise, each channel": {"standardise": True},
-    "the latter, and squared constants": {"standardise": True} | SQUARED,
+    "standardised, channels together": {"standardise": True, "channels_together": True},
+    "standardised, each channel": {"standardise": True},
+    "the latter, squared constants": {"standardise": True} | SQUARED,
 }
 
 
@@ -116,7 +113,7 @@ def ingredients(results: Path, variants: dict[str, dict[str, Any]] = INGREDIENTS
             values = {title: _change(found, pairs, of) for title, of in MEASURED.items()}
             rows.append(
                 {"category": named, "run": name, **values}
-                | {"seeds": len(found), "epochs": _epochs(found)}
+                | {"seeds × epochs": f"{len(found)} × {_epochs(found)}"}
             )
     return pd.DataFrame(rows)
 
