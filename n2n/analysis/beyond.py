@@ -16,7 +16,7 @@ from n2n.paper import label, printed_cells
 from n2n.records import Record, find_records
 from n2n.settings import PRESETS, make_settings
 
-# And four times the steps for the same work; not in `improved`.
+# With four times the steps for the same work; neither is in `improved`.
 OTHER_TRAINING = SQUARED | {"batch_size": 1}
 _CALIBRATED = {"calibration": PRESETS["improved"].calibration}
 INGREDIENTS: dict[str, dict[str, Any]] = {
