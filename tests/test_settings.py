@@ -318,6 +318,8 @@ def test_values_out_of_range_are_named(name, value):
         ("mean_at_test", {"mean_at_test": True, "noise": 0.0}),
         ("contrast", {"contrast": 1.6, "standardise": True}),
         ("channels_together", {"channels_together": True}),
+        ("tanh", {"tanh": True, "contrast": 1.6}),
+        ("loss", {"loss": "pytorch-msssim", "standardise": True}),
         ("loss", {"loss": "pytorch-msssim", "contrast": 1.6}),
         ("network", {"network": "unet", "padding": "reflect"}),
     ],

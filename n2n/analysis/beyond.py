@@ -98,10 +98,9 @@ def ingredients(results: Path, variants: dict[str, dict[str, Any]] = INGREDIENTS
         results: folder of the records.
         variants: by a name for the reader what departs from `replication`; the first is itself.
     """
-    records = find_records(results)
-    rows = []
+    records, rows = find_records(results), []
+    tried = {n: make_settings("replication", **c) for n, c in variants.items()}
     for (dataset, category), named in category_names(records).items():
-        tried = {n: make_settings("replication", **c) for n, c in variants.items()}
         base = runs_of(records, dataset, category, PRESETS["replication"])
         runs = {n: runs_of(records, dataset, category, of) for n, of in tried.items()}
         if not any(found for name, found in runs.items() if variants[name]):
